@@ -1,0 +1,40 @@
+# Every target sets up what it needs; no root. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.stamp
+
+.PHONY: help setup check test demo format lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv/bin/postweir
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Postweir needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up .venv (once; about half a minute)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+check: setup ## format, lint, types, the house, unit and property tests: under a minute
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/pytest -n 2 -m "not real"
+
+test: check ## check, then real processes and real peers
+	@$(BIN)/pytest -m real
+
+demo: setup ## one evening of mail through all of it, on loopback, with a scratch directory
+	@$(BIN)/python -m postweir demo $(DEMO)
+
+format: setup ## let ruff write the files its way
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
+
+lock: setup ## resolve pyproject.toml anew into requirements/*.lock (needs uv)
+	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.lock
+	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group dev -o requirements/dev.lock
+
+clean: ## remove what setup and the tests made
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,1 @@
+"""An outbound mail filter that hosting companies and mail providers run themselves."""

@@ -1,0 +1,1 @@
+"""What email is, with no I/O at all."""

@@ -1,0 +1,1 @@
+"""What runs: each file builds one process out of the rooms."""

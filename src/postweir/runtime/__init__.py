@@ -1,0 +1,1 @@
+"""What a process stands on: frames, links, settings, logs, metrics, time, names."""

@@ -1,0 +1,384 @@
+"""One TOML file and the environment, read once, checked whole, then frozen.
+
+Every setting stands here with its unit in its name and its default; `etc/postweir.toml` says
+the reason of each and who would change it. A test holds the two together.
+"""
+
+import difflib
+import hashlib
+import ipaddress
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+
+from postweir.runtime import frames
+
+FILE_BYTES_MAX = 1024 * 1024  # a settings file larger than this is some other file
+
+
+class Section(frames.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the file."""
+
+
+class Edge(Section, frozen=True):
+    hostname: str = "localhost"
+    listen: tuple[str, ...] = ("127.0.0.1:2525",)
+    listen_tls: tuple[str, ...] = ()
+    workers: int = 1
+    connections_max: int = 10_000
+    connections_per_client_max: int = 500
+    recipients_max: int = 1000
+    message_bytes_max: int = 50 * 1024 * 1024
+    header_bytes_max: int = 256 * 1024
+    memory_bytes_max: int = 512 * 1024 * 1024
+    command_s: float = 300.0
+    data_s: float = 180.0
+    handshake_s: float = 30.0
+    errors_max: int = 20
+    auth_without_tls_on_loopback: bool = False
+    received_client: str = "address"
+    help_url: str = "https://relay.example.net/help"
+
+
+class Tls(Section, frozen=True):
+    certificate: str = ""
+    key: str = ""
+
+
+class Storage(Section, frozen=True):
+    data: str = "var"
+
+
+class Spool(Section, frozen=True):
+    shards: int = 2
+    inline_bytes_max: int = 64 * 1024
+    queued_max: int = 5_000_000
+    free_bytes_min: int = 256 * 1024 * 1024
+    late_refusal: str = "hold"
+    journal_days: int = 35
+    hold_days: int = 14
+    facts_hours: int = 72
+
+
+class Judge(Section, frozen=True):
+    workers: int = 1
+    wait_ms: int = 100
+    evaluate_ms: int = 25
+    scan_ms: int = 50
+    url_hosts: str = ""
+
+
+class Delivery(Section, frozen=True):
+    workers: int = 1
+    route: dict[str, str] = {}
+    port: int = 25
+    resolvers: tuple[str, ...] = ()
+    in_hand_max: int = 2000
+    connections_per_site_max: int = 20
+    messages_per_connection_max: int = 100
+    connect_s: float = 30.0
+    reply_s: float = 300.0
+    final_reply_s: float = 600.0
+    idle_s: float = 2.0
+    retry_s: tuple[float, ...] = (300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 14400.0)
+    tls: str = "opportunistic"
+    private_networks: bool = False
+    hostname: str = ""
+
+
+class Supervisor(Section, frozen=True):
+    silence_s: float = 1.0
+    drain_s: float = 10.0
+    ready_s: float = 10.0
+
+
+class Log(Section, frozen=True):
+    file: str = ""
+    level: str = "info"
+
+
+class Metrics(Section, frozen=True):
+    listen: str = "127.0.0.1:8027"
+
+
+class Web(Section, frozen=True):
+    listen: str = "127.0.0.1:8025"
+
+
+class Status(Section, frozen=True):
+    listen: str = "127.0.0.1:8026"
+
+
+class Settings(Section, frozen=True):
+    """All settings. Frozen; a reload makes a new one."""
+
+    edge: Edge = Edge()
+    tls: Tls = Tls()
+    storage: Storage = Storage()
+    spool: Spool = Spool()
+    judge: Judge = Judge()
+    delivery: Delivery = Delivery()
+    supervisor: Supervisor = Supervisor()
+    log: Log = Log()
+    metrics: Metrics = Metrics()
+    web: Web = Web()
+    status: Status = Status()
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits that name these settings."""
+        return hashlib.sha256(frames.json(self)).hexdigest()[:12]
+
+    @property
+    def data(self) -> Path:
+        """The data directory, absolute once the file was read."""
+        return Path(self.storage.data)
+
+    @property
+    def run(self) -> Path:
+        """Where the sockets, the settings by hash and the process numbers are."""
+        return self.data / "run"
+
+
+# Taken only at a start: `reload` refuses a file that changes them, and says so.
+RESTART = (
+    "edge.listen edge.listen_tls edge.workers storage.data spool.shards judge.workers "
+    "delivery.workers metrics.listen web.listen status.listen"
+).split()
+
+CHOICES = {
+    "edge.received_client": ("address", "hashed", "omit"),
+    "spool.late_refusal": ("hold", "bounce"),
+    "delivery.tls": ("opportunistic", "off"),
+    "log.level": ("debug", "info", "warning", "error"),
+}
+AT_LEAST = {
+    "edge.workers": 1, "edge.connections_max": 1, "edge.connections_per_client_max": 1,
+    "edge.recipients_max": 1, "edge.message_bytes_max": 1024, "edge.header_bytes_max": 1024,
+    "edge.memory_bytes_max": 1024 * 1024, "edge.command_s": 1, "edge.data_s": 1,
+    "edge.handshake_s": 1, "edge.errors_max": 1, "spool.shards": 1, "spool.inline_bytes_max": 0,
+    "spool.queued_max": 1, "spool.free_bytes_min": 0, "spool.journal_days": 1,
+    "spool.hold_days": 1, "spool.facts_hours": 1, "judge.workers": 1, "judge.wait_ms": 1,
+    "judge.evaluate_ms": 1, "judge.scan_ms": 1, "delivery.workers": 1, "delivery.port": 1,
+    "delivery.in_hand_max": 64, "delivery.connections_per_site_max": 1,
+    "delivery.messages_per_connection_max": 1, "delivery.connect_s": 1, "delivery.reply_s": 1,
+    "delivery.final_reply_s": 1, "delivery.idle_s": 0, "supervisor.silence_s": 0.2,
+    "supervisor.drain_s": 0, "supervisor.ready_s": 0,
+}  # fmt: skip
+AT_MOST = {
+    "edge.workers": 64, "spool.shards": 64, "judge.workers": 64, "delivery.workers": 64,
+    "edge.recipients_max": 1000, "spool.inline_bytes_max": 1024 * 1024,
+    "edge.message_bytes_max": 1024**3, "edge.header_bytes_max": 4 * 1024**2,
+    "delivery.port": 65535, "judge.wait_ms": 30_000, "delivery.in_hand_max": 1_000_000,
+}  # fmt: skip
+ADDRESSES = ("edge.listen", "edge.listen_tls", "metrics.listen", "web.listen", "status.listen")
+
+
+class Fault(frames.Struct, frozen=True):
+    """One thing wrong with the settings: where, what, and what to do."""
+
+    where: str  # "postweir.toml:12" or "POSTWEIR_EDGE__WORKERS"
+    what: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}\n    {self.do}"
+
+
+class Wrong(Exception):
+    """The settings cannot be used; `faults` says all that is wrong with them."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+def read(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of a file and the environment. Raises `Wrong`.
+
+    Relative paths in them are relative to the file.
+    """
+    environment = os.environ if environment is None else environment
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise Wrong([Fault(str(path), "is too large for settings", "name another file")])
+        text = path.read_text(encoding="utf-8")
+    except OSError as fault:
+        raise Wrong(
+            [Fault(str(path), fault.strerror or "cannot be read", "name the file with -c FILE")]
+        ) from None
+    except UnicodeDecodeError:
+        raise Wrong([Fault(str(path), "is not UTF-8", "save it as UTF-8")]) from None
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        line = str(fault).rpartition("at line ")[2].partition(",")[0]
+        where = f"{path}:{line}" if line.isdecimal() else str(path)
+        raise Wrong([Fault(where, f"is not TOML: {fault}", "correct the line")]) from None
+    return check(document, path, text, environment)
+
+
+def check(
+    document: Mapping[str, object], path: Path, text: str, environment: Mapping[str, str]
+) -> Settings:
+    """Return what a TOML document and the environment say. Raises `Wrong` with all faults."""
+    faults: list[Fault] = []
+    sections: dict[str, Section] = {}
+    kinds: dict[str, type[Section]] = typing.get_type_hints(Settings)
+    for name in document:
+        if name not in kinds:
+            faults.append(Fault(_line(path, text, name), f"[{name}] is not known", _mean(name, kinds)))
+    overrides, strangers = _from_environment(environment, kinds)
+    faults += strangers
+    for name, kind in kinds.items():
+        values = document.get(name, {})
+        if not isinstance(values, dict):
+            faults.append(Fault(_line(path, text, name), f"{name} is no table", f"write [{name}]"))
+            continue
+        fields = typing.get_type_hints(kind)
+        good: dict[str, object] = {}
+        for key, value in {**values, **overrides.get(name, {})}.items():
+            where = _line(path, text, name, key)
+            if key in overrides.get(name, {}):
+                where = f"POSTWEIR_{name}__{key}".upper()
+            if key not in fields:
+                faults.append(Fault(where, f"{name}.{key} is not known", _mean(key, fields)))
+                continue
+            try:
+                good[key] = frames.convert(_widen(value, fields[key]), fields[key])
+            except frames.Bad as fault:
+                faults.append(Fault(where, f"{name}.{key}: {fault}", "see etc/postweir.toml"))
+                continue
+            wrong = _wrong(f"{name}.{key}", good[key])
+            if wrong:
+                faults.append(Fault(where, f"{name}.{key} {wrong[0]}", wrong[1]))
+        sections[name] = kind(**good)
+    if faults:
+        raise Wrong(faults)
+    return _located(Settings(**sections), path, text)  # type: ignore[arg-type]
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return host and port of `127.0.0.1:25` or `[::1]:25`. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ValueError(text)
+    return str(ipaddress.ip_address(host.strip("[]"))), int(port)
+
+
+def differing(old: Settings, new: Settings) -> list[str]:
+    """Return the keys (`edge.workers`) in which the two differ."""
+    before, after = frames.plain(old), frames.plain(new)
+    return [f"{s}.{k}" for s in after for k in after[s] if after[s][k] != before[s][k]]
+
+
+def _located(settings: Settings, path: Path, text: str) -> Settings:
+    """Make paths absolute, and look that the certificate and key are there together."""
+    base = path.resolve().parent
+
+    def at(name: str) -> str:
+        return str(base / name) if name else ""
+
+    plain = frames.plain(settings)
+    plain["storage"]["data"] = at(settings.storage.data)
+    plain["judge"]["url_hosts"] = at(settings.judge.url_hosts)
+    plain["log"]["file"] = at(settings.log.file)
+    for key in ("certificate", "key"):
+        name = plain["tls"][key] = at(plain["tls"][key])
+        if bool(plain["tls"][key]) != bool(settings.tls.certificate or settings.tls.key):
+            raise Wrong([Fault(_line(path, text, "tls"), "names only one of certificate and key",
+                               "name both, or neither: then TLS is not offered")])  # fmt: skip
+        if name and not os.access(name, os.R_OK):
+            where = _line(path, text, "tls", key)
+            raise Wrong([Fault(where, f"{name} cannot be read", "make the file, or correct the name")])
+    if settings.edge.listen_tls and not settings.tls.certificate:
+        where = _line(path, text, "edge", "listen_tls")
+        raise Wrong([Fault(where, "edge.listen_tls needs a certificate", "set it in [tls]")])
+    # 107 bytes are all that a unix socket's address holds (unix(7)).
+    if len(os.fsencode(plain["storage"]["data"])) > 80:
+        where = _line(path, text, "storage", "data")
+        raise Wrong([Fault(where, "storage.data is too long for the sockets in it (80 bytes)",
+                           "choose a shorter path")])  # fmt: skip
+    return typing.cast(Settings, frames.convert(plain, Settings))
+
+
+def _wrong(key: str, value: object) -> tuple[str, str] | None:
+    """Return what is wrong with one value, and what to do; None when nothing is."""
+    if key in CHOICES and value not in CHOICES[key]:
+        return f"is {value!r}", "choose one of: " + ", ".join(CHOICES[key])
+    if key in AT_LEAST and typing.cast(float, value) < AT_LEAST[key]:
+        return f"is {value}", f"it must be at least {AT_LEAST[key]}"
+    if key in AT_MOST and typing.cast(float, value) > AT_MOST[key]:
+        return f"is {value}", f"it must be at most {AT_MOST[key]}"
+    if key in ADDRESSES:
+        for text in [value] if isinstance(value, str) else typing.cast(tuple[str, ...], value):
+            try:
+                address(text)
+            except ValueError:
+                return f"has {text!r}", "write ADDRESS:PORT, such as 127.0.0.1:2525 or [::1]:2525"
+    if key == "delivery.route":
+        for domain, hop in typing.cast(dict[str, str], value).items():
+            host, _, port = hop.rpartition(":")
+            if not domain or not host or not port.isdecimal():
+                return f"sends {domain!r} to {hop!r}", "write HOST:PORT for each domain, or for \"*\""
+    if key == "delivery.retry_s":
+        waits = typing.cast(tuple[float, ...], value)
+        if not waits or min(waits) <= 0:
+            return f"is {waits}", "name at least one wait in seconds, all above 0"
+    return None
+
+
+def _widen(value: object, kind: object) -> object:
+    """Let a whole number stand where a fraction may."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind == tuple[float, ...] and isinstance(value, list):
+        return [_widen(each, float) for each in value]
+    return value
+
+
+def _mean(name: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "known here: " + ", ".join(known)
+
+
+def _from_environment(
+    environment: Mapping[str, str], kinds: Mapping[str, type[Section]]
+) -> tuple[dict[str, dict[str, object]], list[Fault]]:
+    """Return POSTWEIR_SECTION__KEY values by section, read as TOML or else as text."""
+    found: dict[str, dict[str, object]] = {}
+    faults: list[Fault] = []
+    for name, text in environment.items():
+        if not name.startswith("POSTWEIR_") or "__" not in name:
+            continue
+        section, _, key = name.removeprefix("POSTWEIR_").lower().partition("__")
+        if section not in kinds:
+            faults.append(Fault(name, f"[{section}] is not known", _mean(section, kinds)))
+            continue
+        try:
+            value = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        found.setdefault(section, {})[key] = value
+    return found, faults
+
+
+def _line(path: Path, text: str, section: str, key: str = "") -> str:
+    """Return `file:line` of a section or key, as near as can be found."""
+    here, at = "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if line.startswith("["):
+            here = line.strip("[] \t").partition("]")[0].strip()
+            if here == section:
+                at = number
+                if not key:
+                    break
+            continue
+        name = line.partition("=")[0].partition(".")[0].strip(" \t\"'")
+        if (here == section and name == key) or (not here and name == section):
+            at = number
+            break
+    return f"{path}:{at}" if at else str(path)

@@ -1,0 +1,1 @@
+"""Is it well: every process's metrics and health, in one place."""
