@@ -27,7 +27,7 @@ test: check ## check, then real processes and real peers
 	@$(BIN)/pytest -m real
 
 demo: setup ## one evening of mail through all of it, on loopback, with a scratch directory
-	@$(BIN)/python -m postweir demo $(DEMO)
+	@$(BIN)/python -m demo $(DEMO)
 
 format: setup ## let ruff write the files its way
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .

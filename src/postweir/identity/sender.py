@@ -37,7 +37,9 @@ class Account(Value, frozen=True):
     sender_plain: bool = False  # X-Postweir-Sender in clear instead of hashed
     lifetime_s: int = 48 * 3600  # how long a recipient is tried before it bounces
     sender_messages_1h: int = 1000  # above it the default policy defers; a fact for rules
-    bounces_1h_max: int = 1000  # DSNs we make for this account in an hour; more are dropped, counted
+    bounces_1h_max: int = (
+        1000  # DSNs we make for this account in an hour; more are dropped, counted
+    )
     return_path: str = ""  # bounces go here instead of MAIL FROM; "" means MAIL FROM
 
 

@@ -87,5 +87,5 @@ class UsageFeed(Protocol):
     """What was counted lately, from every shard; spool.client gives it."""
 
     async def counted(self, since_us: int) -> Sequence[Counted]:
-        """Return messages accepted or refused since then. Raises ConnectionError: a shard is down."""
+        """Return what was accepted or refused since. Raises ConnectionError: a shard is down."""
         ...

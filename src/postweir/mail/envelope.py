@@ -6,7 +6,7 @@ RECIPIENTS_MAX = 1000  # one message's rows in one commit; RFC 5321 4.5.3.1.8 as
 
 
 class Envelope(Value, frozen=True):
-    """RFC 5321 2.3.1. Addresses are as `mail.address` writes them: domain lower-case, no brackets."""
+    """RFC 5321 2.3.1. Addresses as `mail.address` writes them: domain lower-case, no brackets."""
 
     mail_from: str  # "" is the null sender
     recipients: tuple[str, ...]

@@ -20,11 +20,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import setproctitle
 import uvloop
 
 from postweir.runtime import clock, frames, metrics, settings
 from postweir.runtime.log import Journal, Log, open_log
+from postweir.runtime.title import set_title
 
 BEAT_S = 0.05
 SLOT = struct.Struct("<QQ16s")  # beat (monotonic ns), state, settings hash
@@ -181,7 +181,7 @@ def run(kind: str, index: int, path: Path, serve: Callable[[Ground], Awaitable[N
             return 2
         now.run.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_current(now)
-    setproctitle.setproctitle(f"postweir: {kind} {index}")
+    set_title(f"{kind} {index}")
     journal = open_log(f"{kind} {index}", path=now.log.file, level=now.log.level)
     uvloop.run(_live(Ground(kind, index, now, journal), handed, serve))
     return 0
@@ -224,7 +224,9 @@ def _note(log: Log, context: dict[str, Any]) -> None:
 def open_listeners(now: settings.Settings) -> list[tuple[socket.socket, bool]]:
     """Open the edge's listening sockets. Raises OSError with the address in it."""
     opened: list[tuple[socket.socket, bool]] = []
-    for text, tls in [(t, False) for t in now.edge.listen] + [(t, True) for t in now.edge.listen_tls]:
+    for text, tls in [(t, False) for t in now.edge.listen] + [
+        (t, True) for t in now.edge.listen_tls
+    ]:
         host, port = settings.address(text)
         listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:

@@ -28,6 +28,10 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """One thing said over a link; its class name is its tag."""
 
 
+class _Nobody(Frame, frozen=True):
+    """Never sent: it makes every family a union."""
+
+
 class Torn(Exception):
     """The bytes are no frames: too long, or not what was declared. Close the link."""
 
@@ -86,7 +90,8 @@ class Splitter(Generic[F]):
     """Cuts a stream of bytes into frames of one family, however the bytes arrive."""
 
     def __init__(self, family: Any) -> None:
-        self._decoder = msgspec.msgpack.Decoder(family)
+        # Of a union the tag is looked at first, whatever else is odd about the frame.
+        self._decoder = msgspec.msgpack.Decoder(family | _Nobody)
         self._buffer = bytearray()
         self.skipped = 0  # frames whose tag is not of the family
 

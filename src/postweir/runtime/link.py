@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Link(asyncio.Protocol):
         if frames:
             self._on_frames(self, frames)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
         self._unsent.clear()
         self._on_lost(self)
@@ -89,11 +90,11 @@ async def serve(
 ) -> asyncio.AbstractServer:
     """Answer on a unix socket; a socket file left by a dead process is replaced."""
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+        os.unlink(path)
     server = await asyncio.get_running_loop().create_unix_server(
         lambda: Link(family, on_link, on_frames, on_lost), str(path)
     )
-    path.chmod(0o600)
+    os.chmod(path, 0o600)
     return server
 
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
@@ -23,10 +22,12 @@ class _Destination:
 
     def reopen(self) -> None:
         if self._path:
-            old = self._file
-            self._file = Path(self._path).open("a", buffering=1, encoding="utf-8")
-            if old is not sys.stderr:
-                old.close()
+            self.close()
+            self._file = open(self._path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+
+    def close(self) -> None:
+        if self._file is not sys.stderr:
+            self._file.close()
 
     def write(self, text: str) -> None:
         # A full disk or a closed pipe must never stop mail.
@@ -69,6 +70,10 @@ class Journal:
     def reopen(self) -> None:
         """Write on to the file of that name, new if it was moved away."""
         self._to.reopen()
+
+    def close(self) -> None:
+        """Write no more to the file."""
+        self._to.close()
 
     def msg(self, message: str) -> None:
         self._to.write(message + "\n")

@@ -1,5 +1,6 @@
 """Counters and timers of one process, and the loopback page that shows them with its health."""
 
+import socketserver
 import threading
 import wsgiref.simple_server
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +34,11 @@ class Metrics:
         return Gauge(name, sentence, labels, registry=self._registry)
 
     def histogram(
-        self, name: str, sentence: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS
+        self,
+        name: str,
+        sentence: str,
+        labels: Sequence[str] = (),
+        buckets: Sequence[float] = SECONDS,
     ) -> Histogram:
         """Declare a histogram, of seconds unless `buckets` say otherwise."""
         return Histogram(name, sentence, labels, registry=self._registry, buckets=buckets)
@@ -43,10 +48,14 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
-    timeout = 2  # a client that says nothing holds the one thread no longer
+class _Threads(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    daemon_threads = True
 
-    def log_message(self, format: str, *args: Any) -> None:
+
+class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
+    timeout = 2  # a client that says nothing holds its thread no longer
+
+    def log_message(self, *_: Any) -> None:
         return
 
 
@@ -57,12 +66,16 @@ def serve(address: tuple[str, int], answer: Callable[[str], tuple[str, str, byte
     """
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        found = answer(environ.get("PATH_INFO", "/")) if environ["REQUEST_METHOD"] == "GET" else None
+        found = (
+            answer(environ.get("PATH_INFO", "/")) if environ["REQUEST_METHOD"] == "GET" else None
+        )
         status, kind, body = found or ("404 Not Found", "text/plain", b"not found\n")
         start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [body]
 
-    server = wsgiref.simple_server.make_server(*address, app, handler_class=_Quiet)
+    server = wsgiref.simple_server.make_server(
+        *address, app, server_class=_Threads, handler_class=_Quiet
+    )
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(server.server_port)
 

@@ -144,9 +144,9 @@ class Settings(Section, frozen=True):
 
 # Taken only at a start: `reload` refuses a file that changes them, and says so.
 RESTART = (
-    "edge.listen edge.listen_tls edge.workers storage.data spool.shards judge.workers "
-    "delivery.workers metrics.listen web.listen status.listen"
-).split()
+    "edge.listen", "edge.listen_tls", "edge.workers", "storage.data", "spool.shards",
+    "judge.workers", "delivery.workers", "metrics.listen", "web.listen", "status.listen",
+)  # fmt: skip
 
 CHOICES = {
     "edge.received_client": ("address", "hashed", "omit"),
@@ -229,7 +229,9 @@ def check(
     kinds: dict[str, type[Section]] = typing.get_type_hints(Settings)
     for name in document:
         if name not in kinds:
-            faults.append(Fault(_line(path, text, name), f"[{name}] is not known", _mean(name, kinds)))
+            faults.append(
+                Fault(_line(path, text, name), f"[{name}] is not known", _mean(name, kinds))
+            )
     overrides, strangers = _from_environment(environment, kinds)
     faults += strangers
     for name, kind in kinds.items():
@@ -292,7 +294,9 @@ def _located(settings: Settings, path: Path, text: str) -> Settings:
                                "name both, or neither: then TLS is not offered")])  # fmt: skip
         if name and not os.access(name, os.R_OK):
             where = _line(path, text, "tls", key)
-            raise Wrong([Fault(where, f"{name} cannot be read", "make the file, or correct the name")])
+            raise Wrong(
+                [Fault(where, f"{name} cannot be read", "make the file, or correct the name")]
+            )
     if settings.edge.listen_tls and not settings.tls.certificate:
         where = _line(path, text, "edge", "listen_tls")
         raise Wrong([Fault(where, "edge.listen_tls needs a certificate", "set it in [tls]")])
@@ -322,7 +326,7 @@ def _wrong(key: str, value: object) -> tuple[str, str] | None:
         for domain, hop in typing.cast(dict[str, str], value).items():
             host, _, port = hop.rpartition(":")
             if not domain or not host or not port.isdecimal():
-                return f"sends {domain!r} to {hop!r}", "write HOST:PORT for each domain, or for \"*\""
+                return f"sends {domain!r} to {hop!r}", 'write HOST:PORT for each domain, or for "*"'
     if key == "delivery.retry_s":
         waits = typing.cast(tuple[float, ...], value)
         if not waits or min(waits) <= 0:
@@ -369,15 +373,15 @@ def _line(path: Path, text: str, section: str, key: str = "") -> str:
     """Return `file:line` of a section or key, as near as can be found."""
     here, at = "", 0
     for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if line.startswith("["):
-            here = line.strip("[] \t").partition("]")[0].strip()
+        words = line.strip()
+        if words.startswith("["):
+            here = words.strip("[] \t").partition("]")[0].strip()
             if here == section:
                 at = number
                 if not key:
                     break
             continue
-        name = line.partition("=")[0].partition(".")[0].strip(" \t\"'")
+        name = words.partition("=")[0].partition(".")[0].strip(" \t\"'")
         if (here == section and name == key) or (not here and name == section):
             at = number
             break

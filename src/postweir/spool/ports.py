@@ -344,3 +344,20 @@ class Requests(Protocol):
     def after(self, number: int) -> Sequence[Request]:
         """Return requests with a higher number, oldest first, at most 1,000."""
         ...
+
+
+class QueueRow(Value, frozen=True):
+    """One recipient that has no final outcome yet, as `queue ls` lists it."""
+
+    shard: int
+    id: str
+    account: str
+    sender: str  # Sender.key
+    address: str
+    state: str  # queued, held, pending
+    accepted_at_us: int
+    next_attempt_at_us: int | None
+    tries: int
+    reply: str
+    bytes: int
+    in_hand: bool = False

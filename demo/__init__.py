@@ -1,0 +1,1 @@
+"""One evening of mail through all of Postweir, on loopback: `make demo`."""
