@@ -32,6 +32,7 @@ class Watched:
         self.networks = Networks()
         self.known = False  # False: neither tables nor picture could be read yet
         self._reachable = True
+        self._taken = False  # a picture came from the tables, not only from the file
         self._looked = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,8 +77,6 @@ class Watched:
                 newer_than = self.now.version
             if self._closing.wait(LOOK_S):
                 return
-
-    _taken = False  # a picture came from the tables, not from the file
 
     def _take(self, found: Directory) -> None:
         networks = Networks(found.accounts.values())

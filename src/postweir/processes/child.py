@@ -68,7 +68,7 @@ class Ground:
         return {
             "edge": now.edge.workers,
             "judge": now.judge.workers,
-            "spool": now.spool.shards,
+            "spool": shards_total(now),
             "delivery": now.delivery.workers,
         }.get(self.kind, 1)
 
@@ -143,6 +143,12 @@ def read_current(run: Path) -> settings.Settings:
     found = frames.from_json((run / "settings.json").read_bytes(), settings.Settings)
     assert isinstance(found, settings.Settings)
     return found
+
+
+def shards_total(now: settings.Settings) -> int:
+    """Return how many shards there are: a file above `spool.shards` is still owned, and drained."""
+    numbers = [path.stem.removeprefix("shard-") for path in (now.data / "spool").glob("shard-*.db")]
+    return max([now.spool.shards, *(int(n) for n in numbers if n.isdecimal())])
 
 
 def next_incarnation(run: Path) -> int:

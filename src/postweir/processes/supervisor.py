@@ -240,19 +240,13 @@ class Supervisor:
 def wanted(now: settings.Settings) -> list[tuple[str, int]]:
     """Return (kind, index) of every process these settings ask for."""
     counts = (
-        ("spool", shards_total(now)),
+        ("spool", child.shards_total(now)),
         ("judge", now.judge.workers),
         ("edge", now.edge.workers),
         ("delivery", now.delivery.workers),
         ("watch", 1),
     )
     return [(kind, index) for kind, count in counts for index in range(1, count + 1)]
-
-
-def shards_total(now: settings.Settings) -> int:
-    """Return how many shards there are: a file above `spool.shards` is still owned, and drained."""
-    numbers = [path.stem.removeprefix("shard-") for path in (now.data / "spool").glob("shard-*.db")]
-    return max([now.spool.shards, *(int(n) for n in numbers if n.isdecimal())])
 
 
 def kept(old: settings.Settings, new: settings.Settings, keys: Iterable[str]) -> settings.Settings:

@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from postweir.identity.sender import Sender
+from postweir.judge.ports import Counted
 from postweir.mail.envelope import Envelope
 from postweir.mail.reply import Reply
 from postweir.policy.verdict import Verdict
@@ -293,14 +294,61 @@ class Shard(Protocol):
         ...
 
 
-Change = Accept | Refusal | Settle | Judged | Request | Sited
+class Quarantine(Value, frozen=True):
+    """This message's body is not what was accepted: hold it, and never deliver it."""
+
+    message: str
+    what: str  # missing, length, check
+
+
+Change = Accept | Refusal | Settle | Judged | Request | Sited | Quarantine
+
+
+class Done(Value, frozen=True):
+    """What one committed change came to, for the shard's memory."""
+
+    reason: str = ""  # an Accept that was not taken, and why: full, corrupt, failed
+    number: int = 0  # an Accept that was taken: its row
+    ready: tuple[int, ...] = ()  # of it, the recipients that may leave now
+    due: tuple[tuple[int, int, int], ...] = ()  # (bucket, lane, due_us): look there then
+    ended: tuple[int, ...] = ()  # recipients that are no longer queued to leave: forget them
+    noted: tuple[str, ...] = ()  # for log and metrics: bounced, capped, held, corrupt, ...
+    more: bool = False  # a Request with a wide scope: commit it again to go on
+
+
+class Full(OSError):
+    """No room: everything was rolled back, surely, and the store goes on."""
 
 
 class Store(Protocol):
     """Where one shard keeps its rows. All calls on one thread, the writer's."""
 
-    def commit(self, changes: Sequence[Change]) -> Sequence[object]:
-        """Make all changes, or none, and sync. Raises OSError: stop acknowledging and exit."""
+    def commit(self, changes: Sequence[Change]) -> Sequence[Done]:
+        """Make all changes, or none, and sync; an answer for each.
+
+        Raises Full: none was made, and the store goes on. Raises OSError: nobody knows; stop
+        acknowledging and exit.
+        """
+        ...
+
+    def earliest(self) -> Sequence[tuple[int, int, int]]:
+        """Return (bucket, lane, due_us) of the first due of every lane that has any."""
+        ...
+
+    def next_due(self, bucket: int, lane: int, after_us: int) -> int | None:
+        """Return the first due time of this lane that is later than `after_us`."""
+        ...
+
+    def upkeep(self) -> bool:
+        """Do a small batch of what retention asks for; True when more is left to do."""
+        ...
+
+    def queued(self) -> int:
+        """Return how many recipients have not ended."""
+        ...
+
+    def close(self) -> None:
+        """Leave the file tidy. Nothing depends on it."""
         ...
 
     def due(
@@ -338,6 +386,31 @@ class Reader(Protocol):
         ...
 
 
+    def queue(self, scope: str, after: int, count_max: int) -> tuple[list["QueueRow"], int | None]:
+        """Return recipients that have not ended, and the cursor to go on from."""
+        ...
+
+    def counted(
+        self, since_us: int, after: int, count_max: int
+    ) -> tuple[list[Counted], int | None]:
+        """Return what the judge counted since then, and the cursor to go on from."""
+        ...
+
+    def refusals(
+        self, scope: str, after: int, count_max: int
+    ) -> tuple[list["MessageRow"], int | None]:
+        """Return messages that were never ours, newest first, and the cursor to go on from."""
+        ...
+
+    def timeline(self, message: str) -> Sequence[Step]:
+        """Return the steps of one message, in commit order."""
+        ...
+
+    def status(self) -> "ShardStatus":
+        """Return how full this shard is."""
+        ...
+
+
 class Requests(Protocol):
     """The operator's wishes, in order."""
 
@@ -361,3 +434,16 @@ class QueueRow(Value, frozen=True):
     reply: str
     bytes: int
     in_hand: bool = False
+
+
+class ShardStatus(Value, frozen=True):
+    """How full one shard is, in recipients but for `oldest_us`."""
+
+    shard: int
+    free_bytes: int
+    queued: int
+    pending: int
+    held: int
+    oldest_us: int | None  # when the oldest message that has not ended was accepted
+    in_hand: int = 0
+    steps_last: int = 0

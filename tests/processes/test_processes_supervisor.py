@@ -1,0 +1,56 @@
+"""Who should run, what a reload keeps, and numbers that are never reused."""
+
+import pytest
+
+from postweir.processes import child
+from postweir.processes.supervisor import kept, wanted
+from postweir.runtime import frames, settings
+
+
+def made(**sections):
+    return frames.convert(sections, settings.Settings)
+
+
+def test_every_process_that_the_settings_ask_for(tmp_path):
+    """A shard file above `spool.shards` still has an owner, which drains it."""
+    now = made(storage={"data": str(tmp_path)}, edge={"workers": 2}, spool={"shards": 1})
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "shard-3.db").touch()
+    (tmp_path / "spool" / "shard-x.db").touch()
+
+    assert child.shards_total(now) == 3
+    assert wanted(now) == [
+        ("spool", 1), ("spool", 2), ("spool", 3), ("judge", 1), ("edge", 1), ("edge", 2),
+        ("delivery", 1), ("watch", 1),
+    ]  # fmt: skip
+
+
+def test_a_reload_keeps_what_needs_a_restart():
+    """The rest is taken."""
+    old, new = made(), made(edge={"workers": 4, "recipients_max": 7})
+    found = kept(old, new, [k for k in settings.differing(old, new) if k in settings.RESTART])
+
+    assert (found.edge.workers, found.edge.recipients_max) == (1, 7)
+    assert settings.differing(old, found) == ["edge.recipients_max"]
+
+
+def test_incarnations_rise(tmp_path):
+    """Each start gets a number that the last ones had not, over restarts of everything."""
+    numbers = [child.next_incarnation(tmp_path) for _ in range(5)]
+
+    assert numbers == [(numbers[0] + n) & 0xFFFF for n in range(5)]
+    (tmp_path / "incarnation").write_text("65535\n")
+    assert child.next_incarnation(tmp_path) == 0
+
+
+def test_settings_by_hash(tmp_path):
+    """All take the same settings: the ones the link names."""
+    (tmp_path / "run").mkdir()
+    for workers in (1, 2):
+        now = made(storage={"data": str(tmp_path)}, edge={"workers": workers})
+        child.write_current(now)
+
+    assert child.read_current(tmp_path / "run") == now
+    (tmp_path / "run" / "settings.json").unlink()
+    with pytest.raises(OSError, match="settings"):
+        child.read_current(tmp_path / "run")

@@ -1,0 +1,163 @@
+"""A real Postfix relays real mail through us to a real smtp-sink, bytes unharmed."""
+
+import os
+import signal
+import smtplib
+import subprocess
+import tarfile
+from collections import Counter
+from hashlib import sha256
+
+import pytest
+from tests.harness import CORPORA, Installation, wait_for
+from tests.peers.postfix import Postfix, missing, smtp_sink
+
+__all__ = ["smtp_sink"]
+
+pytestmark = pytest.mark.real
+
+TRACE = (
+    b"received:", b"x-postweir-", b"return-path:", b"delivered-to:", b"x-peer:", b"x-mail-args:",
+    b"x-rcpt-args:", b"x-helo-args:", b"x-client-addr:", b"x-client-proto:",
+)  # fmt: skip
+
+
+def corpus(limit=None):
+    """Yield (name, bytes with CRLF) of the easy-ham-1 messages, without mbox `From ` lines."""
+    archive = CORPORA / "spamassassin.tar.xz"
+    if not archive.exists():
+        pytest.skip("../shared/corpora/spamassassin.tar.xz is not here")
+    with tarfile.open(archive) as tar:
+        members = [m for m in tar.getmembers() if "easy-ham-1/" in m.name and m.isfile()]
+        for member in members[:limit]:
+            yield member.name, tar.extractfile(member).read()
+
+
+def as_sent(raw):
+    """Return a stored message as a mail program would send it: CRLF, no mbox line."""
+    if raw.startswith(b"From "):
+        raw = raw.partition(b"\n")[2]
+    return raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def canonical(content):
+    """Return the hash of what must not change: all header fields but trace, and the body."""
+    head, _, body = content.partition(b"\r\n\r\n")
+    fields, keep = [], True
+    for line in head.split(b"\r\n"):
+        if line[:1] not in (b" ", b"\t"):
+            keep = not line.lower().startswith(TRACE)
+        if keep:
+            fields.append(line)
+    return sha256(b"\r\n".join(fields)).hexdigest(), sha256(body).hexdigest()
+
+
+def dumped(folder):
+    """Yield the messages that smtp-sink wrote, as they stood on the wire."""
+    for path in folder.iterdir():
+        raw = path.read_bytes()
+        # smtp-sink writes each message with bare LFs after its own X- lines.
+        yield raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+@pytest.mark.parametrize("killed", ["", "spool", "edge", "judge", "delivery"])
+def test_the_corpus_through_postfix(killed, tmp_path, smtp_sink):
+    """2,500 messages arrive with body and headers identical; a killed process loses none."""
+    if reason := missing():
+        pytest.skip(reason)
+    limit = None if not killed else 600
+    sink_port, sink_folder = smtp_sink
+    tmp_path.chmod(0o755)
+    (tmp_path / "pw").mkdir()
+    here = Installation(
+        tmp_path / "pw", route={"*": f"127.0.0.1:{sink_port}"},
+        edge={"workers": 2}, judge={"wait_ms": 5000}, delivery={"in_hand_max": 200, "retry_s": [1]},
+    )  # fmt: skip
+    sent, bare = {}, 0
+    with here:
+        here.start()
+        username, secret = here.customer("acme")
+        here.run("account", "set", "acme", "sender_messages_1h=100000")
+        postfix = Postfix(
+            tmp_path / "customer", relay_port=here.port, username=username, secret=secret
+        )
+        try:
+            wait_for(lambda: answers(postfix.port), 20, f"postfix answers\n{postfix.log()[-2000:]}")
+            smtp = smtplib.SMTP("127.0.0.1", postfix.port, timeout=60)
+            for number, (_, raw) in enumerate(corpus(limit)):
+                content = as_sent(raw)
+                bare += b"\r" in content.replace(b"\r\n", b"")
+                smtp.mail("joe@customer.example")
+                smtp.rcpt(f"r{number}@sink.example")
+                code, said = smtp.docmd("DATA")
+                assert code == 354, said
+                smtp.send(stuffed(content) + b".\r\n")
+                code, said = smtp.getreply()
+                assert code == 250, (number, code, said)
+                sent[number] = canonical(content)
+                if killed and number in (200, 400):
+                    os.kill(here.process(killed), signal.SIGKILL)
+            smtp.quit()
+            wait_for(lambda: postfix.queued() == 0, 240, "postfix has handed over all")
+            log = postfix.log()
+            ledger = settled(here)
+        finally:
+            postfix.stop()
+    arrived = Counter(canonical(content) for content in dumped(sink_folder))
+    wanted = Counter(sent.values())
+    refused = log.count(" 550 5.6.0 ")
+    missing_ones = wanted - arrived
+    doubled = sum((arrived - wanted).values())
+
+    print(
+        f"{len(sent)} sent, {sum(arrived.values())} arrived, {refused} bare CR, {doubled} doubled"
+    )
+    assert log.count("status=bounced") == refused
+    assert sum(missing_ones.values()) == refused == bare
+    assert ledger["residual"] == 0
+    assert doubled <= (2 * 200 if killed == "delivery" else 0)
+
+
+def settled(here):
+    """Wait until all is delivered; returns the ledger."""
+    found = {}
+
+    def done():
+        found.update(here.json("audit", status=None))
+        return found["queued"] == found["pending"] == 0
+
+    wait_for(done, 120, f"settled: {found}\n{here.tail()}")
+    return found
+
+
+def stuffed(content):
+    """Return content with its dots doubled at line starts."""
+    out = content.replace(b"\r\n.", b"\r\n..")
+    out = b"." + out if out.startswith(b".") else out
+    return out if out.endswith(b"\r\n") else out + b"\r\n"
+
+
+def answers(port):
+    """True when a server greets there."""
+    try:
+        with smtplib.SMTP("127.0.0.1", port, timeout=5):
+            return True
+    except (OSError, smtplib.SMTPException):
+        return False
+
+
+def test_the_recipe_is_what_postfix_reads(tmp_path):
+    """postconf finds nothing unknown in the main.cf of docs/postfix.md."""
+    if reason := missing(root=False):
+        pytest.skip(reason)
+    from tests.peers.postfix import ENVIRONMENT, PEERS, recipe
+
+    (tmp_path / "main.cf").write_text(recipe())
+    (tmp_path / "master.cf").write_text("")
+    done = subprocess.run(
+        [f"{PEERS}/usr/sbin/postconf", "-n", "-c", str(tmp_path)],
+        env=ENVIRONMENT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert "unused parameter" not in done.stderr
+    assert "relayhost = [relay.example.net]:587" in done.stdout
