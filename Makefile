@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: help setup check test demo format lock clean
+.PHONY: help setup check test demo format lock map clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ format: setup ## let ruff write the files its way
 lock: setup ## resolve pyproject.toml anew into requirements/*.lock (needs uv)
 	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.lock
 	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group dev -o requirements/dev.lock
+
+map: setup ## print every module with its sentence
+	@$(BIN)/python tests/map.py
 
 clean: ## remove what setup and the tests made
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,6 +1,6 @@
 """The mail of one evening: what a hosting company's server might relay."""
 
-import email.message
+import email.policy
 import email.utils
 import smtplib
 import ssl

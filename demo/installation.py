@@ -4,11 +4,11 @@ import contextlib
 import datetime
 import ipaddress
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,27 +105,25 @@ class Installation:
     def start(self, wait_s: float = 20.0) -> float:
         """Run `postweir up` until it says `ready`; returns how long that took."""
         began = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "postweir", "up", "-c", str(self.config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("a"),
-            text=True,
-        )
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
-        said = ""
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "postweir", "up", "-c", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        said: list[str] = []
+        listener = threading.Thread(target=_listen, args=(self._process, said), daemon=True)
+        listener.start()
 
         def ready() -> bool:
-            nonlocal said
             assert self._process is not None
-            assert self._process.stdout is not None
-            said += self._process.stdout.read() or ""
             if self._process.poll() is not None:
                 raise AssertionError(f"postweir up ended: {said}\n{self.tail()}")
-            return "ready" in said.splitlines()
+            return "ready" in said
 
-        wait_for(ready, wait_s, f"`ready`; it said {said!r}\n{self.tail()}")
+        wait_for(ready, wait_s, f"`ready`; it said {said}\n{self.tail()}")
         return time.monotonic() - began
 
     def stop(self, number: int = signal.SIGTERM, wait_s: float = 30.0) -> int:
@@ -138,8 +136,6 @@ class Installation:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
-        if self._process.stdout is not None:
-            self._process.stdout.close()
         self._process = None
         return status
 
@@ -191,6 +187,12 @@ class Installation:
         """Return the end of the log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def _listen(process: subprocess.Popen[str], said: list[str]) -> None:
+    assert process.stdout is not None
+    with process.stdout as lines:
+        said.extend(line.rstrip("\n") for line in lines)
 
 
 def _toml(sections: dict[str, dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from postweir.mail.reply import RemoteFault, Reply
 from postweir.mail.smtp_server import (
     Body,
     BodyEnd,
@@ -22,9 +23,8 @@ from postweir.mail.smtp_server import (
     Rcpt,
     Reset,
     ServerSession,
+    State,
 )
-
-from postweir.mail.reply import RemoteFault, Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Site(asyncio.Protocol):
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._session = ServerSession(Offers("mx.example", 100 * 1024 * 1024, False, ()))
+        self._session = ServerSession(Offers("mx.example", 100 * 1024 * 1024))
         self._forget()
 
     def _forget(self) -> None:
@@ -100,12 +100,14 @@ class Site(asyncio.Protocol):
             self._transport.close()
             return
         self._transport.write(bytes(out))
+        if self._session.state is State.CLOSED:
+            self._transport.close()
 
     def _answer(self, event: object) -> Reply:
         match event:
             case Greet():
                 self._forget()
-                return self._session.greeting_reply(event)
+                return self._session.welcome()
             case Mail(address=address):
                 self._from = address
                 return Reply(250, "2.1.0", "Sender ok")
@@ -123,7 +125,6 @@ class Site(asyncio.Protocol):
             case Misstep(reply=reply):
                 return reply
             case Quit():
-                self._transport.close()
                 return Reply(221, "2.0.0", "Bye")
             case Reset():
                 self._forget()

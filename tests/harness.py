@@ -84,6 +84,7 @@ def scene(*, start: bool = True, **changes: dict[str, Any]) -> Iterator[Scene]:
             if start:
                 here.start()
             username, secret = here.customer("acme")
+            here.run("account", "set", "acme", "sender_messages_1h=1000000")
             yield Scene(here, sink, port, username, secret)
     except BaseException:
         print(here.tail(60))

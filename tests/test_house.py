@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "postweir"
 
 FLOORS = [  # top to bottom; rooms on one line are strangers
-    {"processes", "__main__.py"},
+    {"__main__.py"},
+    {"processes"},
     {"edge", "delivery", "web", "cli", "storage"},
     {"desk"},
     {"watch"},

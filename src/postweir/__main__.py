@@ -12,9 +12,9 @@ def main() -> int:
         from postweir.processes import start
 
         return start.process(sys.argv[1:])
-    from postweir.cli import app
+    from postweir.processes import command
 
-    return app.main(sys.argv[1:])
+    return command.run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -220,7 +220,6 @@ def test_nothing_inherits_what_it_should_not():
         holders = {k for k, pid in pids.items() if inode in sockets_of(pid)}
         os.kill(on.here._process.pid, signal.SIGKILL)
         on.here._process.wait(10)
-        on.here._process.stdout.close()
         on.here._process = None
 
         assert holders == {"edge"}
@@ -259,5 +258,4 @@ def test_a_stranger_on_the_port():
 
         assert f"127.0.0.1:{on.here.port}" in str(caught.value)
         assert "Traceback" not in str(caught.value)
-        on.here._process.stdout.close()
         on.here._process = None

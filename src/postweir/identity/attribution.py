@@ -26,7 +26,7 @@ HEADERS = {  # header: (source as accounts name it, type of the sender)
     "x-php-originating-script": ("x-php-originating-script", "script"),
 }
 OURS = ("x-postweir-id", "x-postweir-sender")  # only we write these
-_TYPES = {source: kind for source, kind in HEADERS.values()} | {
+_TYPES = dict(HEADERS.values()) | {
     "received": "received",
     "forwarded": "forwarded",
     "sasl": "sasl",
@@ -83,13 +83,11 @@ def _order(account: Account) -> tuple[str, ...]:
     order = account.identity_order
     if "forwarded" in order:
         return order
-    at = order.index("sasl") if "sasl" in order else len(order)
+    at = order.index("sasl") if "sasl" in order[1:] else len(order)
     return (*order[:at], "forwarded", *order[at:])
 
 
-def _hear(
-    said: dict[str, str], evidence: list[tuple[str, str]], source: str, value: str
-) -> None:
+def _hear(said: dict[str, str], evidence: list[tuple[str, str]], source: str, value: str) -> None:
     """Note what a source says; of a header given twice the first counts, and the doubt is kept."""
     identity = normal(value)
     if not identity:
@@ -124,15 +122,29 @@ def _fallback(account: Account, client: str, mail_from: str) -> str:
 
 def normal(value: str) -> str:
     """Return an identity that is printable, bounded and the same however it was spelt."""
-    value = value.strip()
+    value = _text(value).strip()
     if not value:
         return ""
     local, at, domain = value.rpartition("@")
     written = f"{local}{at}{domain.lower()}" if at else value
-    clean = "".join(c if c.isprintable() else "?" for c in written)
+    clean = written
+    if not written.isprintable():
+        clean = "".join(c if c.isprintable() else "?" for c in written)
     if clean == written and len(clean.encode("utf-8", "replace")) <= IDENTITY_BYTES_MAX:
         return clean
     # Cut or cleaned, two different values must not become one sender.
-    digest = "~" + hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    digest = (
+        "~" + hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    )
     room = IDENTITY_BYTES_MAX - len(digest)
     return clean.encode("utf-8", "replace")[:room].decode("utf-8", "ignore") + digest
+
+
+def _text(value: str) -> str:
+    """Read a header value, one character a byte, as the UTF-8 it may be (RFC 6532)."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value

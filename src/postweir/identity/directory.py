@@ -5,9 +5,11 @@ the event loop only reads `now`. The last picture is also saved to a file, so th
 needs no tables.
 """
 
+import asyncio
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from postweir.identity.networks import Networks
@@ -17,6 +19,7 @@ from postweir.runtime import frames
 from postweir.runtime.log import Log
 
 LOOK_S = 0.25  # a command takes effect within a second
+APART_S = 0.01  # however many ask to look again
 FIRST_LOOK_S = 2.0  # how long a start waits for tables that are slow
 PICTURE_BYTES_MAX = 256 * 1024 * 1024  # a million accounts; a larger file is not ours
 
@@ -34,7 +37,9 @@ class Watched:
         self._reachable = True
         self._taken = False  # a picture came from the tables, not only from the file
         self._looked = threading.Event()
+        self._wake = threading.Event()
         self._closing = threading.Event()
+        self._asked: list[Callable[[], None]] = []  # whom to tell of the next look
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -48,8 +53,23 @@ class Watched:
     def close(self) -> None:
         """Stop looking."""
         self._closing.set()
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(2 * LOOK_S)
+
+    async def again(self, wait_s: float) -> None:
+        """Return after a look that began later than this call: what was just written is seen."""
+        loop = asyncio.get_running_loop()
+        looked = asyncio.Event()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(looked.set)
+
+        self._asked.append(tell)
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(looked.wait(), wait_s)
 
     def look(self, newer_than: int) -> None:
         """Take a newer picture if there is one."""
@@ -70,13 +90,17 @@ class Watched:
     def _keep(self) -> None:
         # The first look asks for all: tables that were restored from a backup may count lower.
         newer_than = -1
-        while True:
+        while not self._closing.is_set():
+            self._wake.clear()
+            asked, self._asked = self._asked, []
             self.look(newer_than)
             self._looked.set()
             if self._taken:
                 newer_than = self.now.version
-            if self._closing.wait(LOOK_S):
-                return
+            for tell in asked:
+                tell()
+            self._closing.wait(APART_S)
+            self._wake.wait(LOOK_S)
 
     def _take(self, found: Directory) -> None:
         networks = Networks(found.accounts.values())

@@ -107,32 +107,49 @@ def _printable(text: str) -> str:
 
 def _split(line: str) -> tuple[list[str], list[tuple[int, str]]]:
     """Return words, and comments with the number of words before each; stops at the date."""
+    if "\\" in line:
+        return _split_slowly(line)
     words: list[str] = []
     comments: list[tuple[int, str]] = []
-    word, comment = "", ""
+    at = 0
+    while True:
+        start = line.find("(", at)
+        plain = line[at : start if start >= 0 else len(line)]
+        before, date, _ = plain.partition(";")
+        words += before.split()
+        if date or start < 0:
+            return words, comments
+        end = line.find(")", start)
+        if end < 0 or line.find("(", start + 1, end) >= 0:
+            return _split_slowly(line)
+        comments.append((len(words), line[start + 1 : end].strip()))
+        at = end + 1
+
+
+def _split_slowly(line: str) -> tuple[list[str], list[tuple[int, str]]]:
+    """The same where comments nest, are not closed, or characters are quoted."""
+    words: list[str] = []
+    comments: list[tuple[int, str]] = []
+    plain = comment = ""
     depth = 0
     escaped = False
     for c in line:
-        if depth:
-            depth += 0 if escaped else (c == "(") - (c == ")")
-            if depth > COMMENT_DEPTH_MAX:
-                break
-            if depth:
-                comment += c
-            else:
-                comments.append((len(words), comment.strip()))
-            escaped = c == "\\" and not escaped
-            continue
-        if c in " \t\r\n(;":
-            if word:
-                words.append(word)
-            word = ""
-            if c == "(":
+        if not depth:
+            if c in "(;":
+                words += plain.split()
+                plain = ""
+                if c == ";":
+                    return words, comments
                 depth, comment, escaped = 1, "", False
-            elif c == ";":
-                break
+            else:
+                plain += c
+            continue
+        depth += 0 if escaped else (c == "(") - (c == ")")
+        if depth > COMMENT_DEPTH_MAX:
+            return words, comments
+        if depth:
+            comment += c
         else:
-            word += c
-    if word:
-        words.append(word)
-    return words, comments
+            comments.append((len(words), comment.strip()))
+        escaped = c == "\\" and not escaped
+    return words + plain.split(), comments

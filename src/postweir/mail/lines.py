@@ -9,6 +9,7 @@ over large pieces, never line by line.
 from collections.abc import Iterable, Iterator
 
 END = b"\r\n.\r\n"
+LONE_DOT = END[2:]  # what ends a message whose last line is ended
 _HELD = (END[:4], END[:3], END[:2], END[:1])  # what may still become the end, longest first
 
 
@@ -67,7 +68,7 @@ class DataReader:
 
 
 def stuffed(content: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what to send after a 354: the content with its dots stuffed, then the lone dot.
+    """Yield the content with its dots stuffed; LONE_DOT is to follow.
 
     The content is empty or ends in CRLF, and has no strays; see `is_canonical`.
     """
@@ -82,7 +83,6 @@ def stuffed(content: Iterable[bytes]) -> Iterator[bytes]:
             out = b"\n." + out[1:]
         tail = (tail + piece[-2:])[-2:]
         yield out
-    yield END[2:]
 
 
 def is_canonical(content: Iterable[bytes]) -> bool:

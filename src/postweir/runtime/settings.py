@@ -10,7 +10,7 @@ import ipaddress
 import os
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from postweir.runtime import frames
@@ -162,7 +162,7 @@ AT_LEAST = {
     "spool.queued_max": 1, "spool.free_bytes_min": 0, "spool.journal_days": 1,
     "spool.hold_days": 1, "spool.facts_hours": 1, "judge.workers": 1, "judge.wait_ms": 1,
     "judge.evaluate_ms": 1, "judge.scan_ms": 1, "delivery.workers": 1, "delivery.port": 1,
-    "delivery.in_hand_max": 64, "delivery.connections_per_site_max": 1,
+    "delivery.in_hand_max": 128, "delivery.connections_per_site_max": 1,
     "delivery.messages_per_connection_max": 1, "delivery.connect_s": 1, "delivery.reply_s": 1,
     "delivery.final_reply_s": 1, "delivery.idle_s": 0, "supervisor.silence_s": 0.2,
     "supervisor.drain_s": 0, "supervisor.ready_s": 0,
@@ -171,7 +171,7 @@ AT_MOST = {
     "edge.workers": 64, "spool.shards": 64, "judge.workers": 64, "delivery.workers": 64,
     "edge.recipients_max": 1000, "spool.inline_bytes_max": 1024 * 1024,
     "edge.message_bytes_max": 1024**3, "edge.header_bytes_max": 4 * 1024**2,
-    "delivery.port": 65535, "judge.wait_ms": 30_000, "delivery.in_hand_max": 1_000_000,
+    "delivery.port": 65535, "judge.wait_ms": 30_000, "delivery.in_hand_max": 100_000,
 }  # fmt: skip
 ADDRESSES = ("edge.listen", "edge.listen_tls", "metrics.listen", "web.listen", "status.listen")
 
@@ -224,14 +224,13 @@ def check(
     document: Mapping[str, object], path: Path, text: str, environment: Mapping[str, str]
 ) -> Settings:
     """Return what a TOML document and the environment say. Raises `Wrong` with all faults."""
-    faults: list[Fault] = []
     sections: dict[str, Section] = {}
     kinds: dict[str, type[Section]] = typing.get_type_hints(Settings)
-    for name in document:
-        if name not in kinds:
-            faults.append(
-                Fault(_line(path, text, name), f"[{name}] is not known", _mean(name, kinds))
-            )
+    faults = [
+        Fault(_line(path, text, name), f"[{name}] is not known", _mean(name, kinds))
+        for name in document
+        if name not in kinds
+    ]
     overrides, strangers = _from_environment(environment, kinds)
     faults += strangers
     for name, kind in kinds.items():
@@ -268,6 +267,14 @@ def address(text: str) -> tuple[str, int]:
     if not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ValueError(text)
     return str(ipaddress.ip_address(host.strip("[]"))), int(port)
+
+
+def nameserver(text: str) -> tuple[str, int]:
+    """Return address and port of `127.0.0.1:5353` or `127.0.0.1`. Raises ValueError."""
+    try:
+        return address(text)
+    except ValueError:
+        return str(ipaddress.ip_address(text)), 53
 
 
 def differing(old: Settings, new: Settings) -> list[str]:
@@ -316,12 +323,9 @@ def _wrong(key: str, value: object) -> tuple[str, str] | None:
         return f"is {value}", f"it must be at least {AT_LEAST[key]}"
     if key in AT_MOST and typing.cast(float, value) > AT_MOST[key]:
         return f"is {value}", f"it must be at most {AT_MOST[key]}"
-    if key in ADDRESSES:
-        for text in [value] if isinstance(value, str) else typing.cast(tuple[str, ...], value):
-            try:
-                address(text)
-            except ValueError:
-                return f"has {text!r}", "write ADDRESS:PORT, such as 127.0.0.1:2525 or [::1]:2525"
+    if key in ADDRESSES or key == "delivery.resolvers":
+        texts = (value,) if isinstance(value, str) else typing.cast(tuple[str, ...], value)
+        return _wrong_address(texts, nameserver if key == "delivery.resolvers" else address)
     if key == "delivery.route":
         for domain, hop in typing.cast(dict[str, str], value).items():
             host, _, port = hop.rpartition(":")
@@ -331,6 +335,17 @@ def _wrong(key: str, value: object) -> tuple[str, str] | None:
         waits = typing.cast(tuple[float, ...], value)
         if not waits or min(waits) <= 0:
             return f"is {waits}", "name at least one wait in seconds, all above 0"
+    return None
+
+
+def _wrong_address(
+    texts: tuple[str, ...], read: Callable[[str], tuple[str, int]]
+) -> tuple[str, str] | None:
+    for text in texts:
+        try:
+            read(text)
+        except ValueError:
+            return f"has {text!r}", "write ADDRESS:PORT, such as 127.0.0.1:2525 or [::1]:2525"
     return None
 
 

@@ -154,6 +154,7 @@ class Out(Frame, frozen=True):
     lifetime_s: int
     may_expire: bool = True  # False for an hour after a clock step
     possible_duplicate: bool = False
+    bucket: int = -1  # whose credit it took; -1: its domain's
 
 
 class Settled(Frame, frozen=True):
@@ -385,7 +386,6 @@ class Reader(Protocol):
         """Return one message with all its recipients, or None."""
         ...
 
-
     def queue(self, scope: str, after: int, count_max: int) -> tuple[list["QueueRow"], int | None]:
         """Return recipients that have not ended, and the cursor to go on from."""
         ...
@@ -447,3 +447,4 @@ class ShardStatus(Value, frozen=True):
     oldest_us: int | None  # when the oldest message that has not ended was accepted
     in_hand: int = 0
     steps_last: int = 0
+    request_done: int = 0  # the last operator's request whose effect is committed

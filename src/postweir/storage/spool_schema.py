@@ -15,6 +15,8 @@
 held. The index is (bucket, lane, due), so that one sender's backlog never hides another's.
 """
 
+from typing import Any
+
 from postweir.storage.sqlite import Connection, Fault, StorageFault
 
 WAITS_NOT, WAITS_PAUSED, WAITS_MESSAGE = 0, 1, 2
@@ -106,3 +108,13 @@ def migrate(connection: Connection) -> None:
             connection.execute("COMMIT")
     except Fault as fault:
         raise StorageFault(f"{connection.filename}: {fault}") from fault
+
+
+def rows(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return all rows of a query; what is in them is what the schema says."""
+    return connection.execute(sql, values).fetchall()
+
+
+def first(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+    """Return the first row of a query, or None."""
+    return connection.execute(sql, values).fetchone()

@@ -1,0 +1,114 @@
+"""All commands under one roof: what they are called, how they fail, and with which status."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from postweir.cli import accounts, mail, policies, printing, senders, service
+from postweir.cli.words import Doors
+from postweir.desk.ports import Missing, Misused, Trouble
+from postweir.runtime import settings
+
+FINE, NO, MISUSED, UNREACHED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
+
+HELP = "Postweir: an outbound mail filter that no bad policy deployment can slow down."
+EPILOG = """\b
+Every command takes -c FILE and, after the verb, --json: one line of stable JSON.
+Each works whether the service runs or not, and takes effect within a second.
+
+\b
+Exit status:
+  0  fine
+  1  the answer is no: not found, or a ledger that does not close
+  2  wrong words or settings; audit: a shard cannot be read
+  3  somebody could not be reached, or a file not be read
+"""
+
+
+def build() -> typer.Typer:
+    """Return the app with all its commands."""
+    app = typer.Typer(
+        help=HELP,
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    service.add_to(app)
+    app.add_typer(accounts.account, name="account")
+    app.add_typer(accounts.credential, name="credential")
+    app.add_typer(senders.sender, name="sender")
+    app.add_typer(policies.policy, name="policy")
+    app.add_typer(mail.message, name="message")
+    app.add_typer(mail.queue, name="queue")
+    app.command("audit")(mail.audit)
+    return app
+
+
+def main(words: Sequence[str], doors: Doors) -> int:
+    """Do what was typed; returns the exit status. Nothing but our own bugs gives a traceback."""
+    try:
+        status = typer.main.get_command(build()).main(
+            args=list(words), prog_name="postweir", standalone_mode=False, obj=doors
+        )
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as fault:
+        told = _told(fault)
+        if told is None:
+            raise
+        return told
+    return status if isinstance(status, int) else FINE
+
+
+def _told(fault: BaseException) -> int | None:
+    """Say what went wrong in one clear line; returns the exit status, None for a bug of ours."""
+    match fault:
+        case BrokenPipeError():
+            # Whoever read us has seen enough. Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return PIPE_CLOSED
+        case KeyboardInterrupt() | typer.Abort():
+            return INTERRUPTED
+        case settings.Wrong():
+            for one in fault.faults:
+                printing.aside(f"{one.where}: {one.what}")
+                printing.aside(f"    {one.do}")
+            return MISUSED
+        case typer.TyperException():
+            return _fail(_usage(fault), MISUSED)
+        case Misused():
+            return _fail(str(fault), MISUSED)
+        case Missing():
+            return _fail(str(fault), NO)
+        case OSError(filename=str(name), strerror=str(words)):
+            owner = "; run this as the user that owns it" if _forbidden(fault) else ""
+            return _fail(f"{name}: {words.lower()}{owner}", UNREACHED)
+        case Trouble() | OSError() | ValueError():
+            return _fail(str(fault), UNREACHED)
+        case _:
+            return None
+
+
+def _forbidden(fault: BaseException) -> bool:
+    return isinstance(fault, PermissionError)
+
+
+def _usage(fault: typer.TyperException) -> str:
+    """Return what is wrong with the words, and where to read how they go."""
+    text = fault.format_message().strip()
+    if text.startswith("Usage:"):  # a noun alone: its help is the answer
+        return text
+    context = getattr(fault, "ctx", None)
+    where = context.command_path if context is not None else "postweir"
+    return f"{text} (see {where} --help)"
+
+
+def _fail(text: str, status: int) -> int:
+    if text.startswith("Usage:"):
+        sys.stderr.write(text + "\n")
+    else:
+        printing.aside(f"postweir: {text}")
+    return status

@@ -1,0 +1,128 @@
+"""Prints for people and for machines; nothing that came from outside reaches a terminal raw."""
+
+import datetime
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import rich.box
+import rich.cells
+import rich.console
+import rich.table
+import rich.text
+
+from postweir.runtime import frames
+
+CELL_CHARS_MAX = 300  # a remote's reply stays a cell
+FOLD_CHARS_MIN = 24  # the least width of a column that may wrap
+_STYLES = {
+    "delivered": "green", "accept": "green", "active": "green", "allowed": "green",
+    "queued": "cyan", "deferred": "yellow", "pending": "yellow", "held": "yellow",
+    "hold": "yellow", "bounced": "red", "refused": "red", "refuse": "red", "dropped": "red",
+    "suspended": "red", "stopped": "red", "revoked": "red", "failed": "red",
+}  # fmt: skip
+
+
+def tame(value: object) -> str:
+    """Return a value as one printable line: control characters are shown, not sent."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def when(at_us: int | None) -> str:
+    """Return a time as people read it, in UTC; "" for none."""
+    if not at_us:
+        return ""
+    at = datetime.datetime.fromtimestamp(at_us // 1_000_000, datetime.UTC)
+    return at.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def show_json(value: object) -> None:
+    """Print a value as one line of JSON, and nothing else on standard output."""
+    sys.stdout.write(frames.json(value).decode() + "\n")
+
+
+def line(text: str = "") -> None:
+    """Print one line."""
+    sys.stdout.write(tame(text) + "\n")
+
+
+def aside(text: str) -> None:
+    """Say something that is no answer: on standard error."""
+    sys.stderr.write(tame(text) + "\n")
+
+
+def pairs(values: Sequence[tuple[str, object]]) -> None:
+    """Print names and values below each other."""
+    width = max((len(name) for name, _ in values), default=0)
+    for name, value in values:
+        line(f"{name:{width}}  {cell(value)}".rstrip())
+
+
+def cell(value: object) -> str:
+    """Return a value as a table shows it."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ", ".join(tame(each) for each in value) or "none"
+    text = tame(value)
+    return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, fold: str = "") -> None:
+    """Print aligned columns: a drawn table in a terminal, plain text in a pipe.
+
+    `fold` names the one column that may wrap in a terminal; ids and addresses never do.
+    """
+    cells = [[cell(value) for value in row] for row in rows]
+    right = [bool(rows) and all(type(row[i]) is int for row in rows) for i in range(len(headings))]
+    if sys.stdout.isatty():
+        _drawn(headings, cells, right, fold)
+    else:
+        _plain(headings, cells, right)
+
+
+def _plain(headings: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
+    lines = [list(headings), *cells]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(headings))]
+    for row in lines:
+        parts = [
+            text.rjust(width) if to_right else text.ljust(width)
+            for text, width, to_right in zip(row, widths, right, strict=True)
+        ]
+        sys.stdout.write("  ".join(parts).rstrip() + "\n")
+
+
+def _drawn(headings: Sequence[str], cells: list[list[str]], right: list[bool], fold: str) -> None:
+    """Draw a table as wide as the terminal, or wider: long lines are better than cut ids."""
+    terminal = rich.console.Console(highlight=False)
+    drawn, needed = _draw(headings, cells, right, fold, gap=1)
+    if needed > terminal.width:
+        drawn, needed = _draw(headings, cells, right, fold, gap=0)
+    wide = rich.console.Console(highlight=False, width=max(terminal.width, needed))
+    wide.print(drawn)
+
+
+def _draw(
+    headings: Sequence[str], cells: list[list[str]], right: list[bool], fold: str, *, gap: int
+) -> tuple[rich.table.Table, int]:
+    """Return a table and the width it needs, when only the `fold` column may wrap."""
+    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0))
+    needed = 0
+    for number, heading in enumerate(headings):
+        drawn.add_column(
+            heading,
+            justify="right" if right[number] else "left",
+            no_wrap=heading != fold,
+            overflow="fold",
+        )
+        width = max(rich.cells.cell_len(text) for text in (heading, *(r[number] for r in cells)))
+        needed += (min(width, FOLD_CHARS_MIN) if heading == fold else width) + gap + 1
+    for row in cells:
+        drawn.add_row(*(rich.text.Text(text, style=_STYLES.get(text, "")) for text in row))
+    return drawn, needed

@@ -1,0 +1,348 @@
+"""One connection to one host: `mail.smtp_client` on a socket, with a deadline for every wait.
+
+One timer serves a connection for its whole life: it wakes when the deadline of the time it was
+set has passed, and sleeps on when that has moved. Nothing here decides what a reply means for a
+recipient; that the worker does.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from postweir.delivery.route import Hop
+from postweir.mail.reply import Reply
+from postweir.mail.smtp_client import (
+    ClientSession,
+    Done,
+    GoAhead,
+    Lost,
+    Ready,
+    Replied,
+    Stage,
+    TlsNow,
+    Transaction,
+)
+from postweir.runtime.net import tls_name
+
+ENVELOPE_WAITS_MAX = 3  # reply_s, this often, for all of MAIL, RCPT and DATA: no tarpit for hours
+WRITE_BYTES_MAX = 256 * 1024  # lying in the socket unsent, before we wait for the peer to read
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait for what, in seconds (RFC 5321 4.5.3.2)."""
+
+    connect_s: float
+    reply_s: float
+    final_reply_s: float
+
+
+class Unreached(Exception):
+    """No usable connection to this host: `reply` is its own, or ours (4.4.1, 4.4.2)."""
+
+    def __init__(self, reply: Reply, *, peer: str = "", tls_failed: bool = False) -> None:
+        super().__init__(str(reply))
+        self.reply, self.peer = reply, peer
+        self.tls_failed = tls_failed
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of one transaction."""
+
+    replies: Sequence[Reply]  # one a recipient, in order
+    after_dot: bool = False  # the connection ended when the host may already have had it
+    unheard: bool = False  # it ended before the host answered anything
+    late: bool = False  # it ended because the host let a deadline pass
+
+
+Telling = Ready | TlsNow | Done | Lost
+
+
+class Session(asyncio.Protocol):
+    """A connection, from its opening to its end. One transaction at a time."""
+
+    def __init__(self, hop: Hop, hostname: str, *, want_tls: bool, limits: Limits) -> None:
+        self.hop = hop
+        self.source = ""  # our address
+        self.tls = ""
+        self.transactions = 0  # begun
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._smtp = ClientSession(hostname, want_tls=want_tls)
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0  # 0: none
+        self._envelope_until = 0.0
+        self._parked: asyncio.Future[bool] | None = None
+        self._event: asyncio.Future[Telling] | None = None
+        self._untold: deque[Telling] = deque()  # came while nobody waited
+        self._room: asyncio.Future[None] | None = None  # while the peer does not read
+        self._sender: asyncio.Task[None] | None = None  # writes a large message
+        self._heard = False  # a reply in this transaction
+        self._after_dot = False
+        self._late = False
+
+    @property
+    def usable(self) -> bool:
+        """True while another transaction may begin."""
+        return self._transport is not None and self._smtp.stage is Stage.READY
+
+    @property
+    def after_dot(self) -> bool:
+        """True while only the final reply is missing."""
+        return self._smtp.stage is Stage.FINAL
+
+    async def greet(self, context: ssl.SSLContext | None) -> None:
+        """Wait for the greeting and EHLO, with TLS if it is offered. Raises `Unreached`."""
+        self._wait(self._limits.reply_s)
+        event = await self._next()
+        if isinstance(event, TlsNow):
+            assert context is not None, "TLS was not wanted"
+            await self._secure(context)
+            event = await self._next()
+        self._deadline = 0.0
+        if isinstance(event, Lost):
+            raise Unreached(event.reply)
+        assert isinstance(event, Ready), event
+
+    async def send(self, transaction: Transaction) -> Sent:
+        """Send one message; returns once every recipient has a reply."""
+        assert self.usable, "not ready"
+        self.transactions += 1
+        self._heard = self._after_dot = self._late = False
+        self._envelope_until = self._loop.time() + self._limits.reply_s * ENVELOPE_WAITS_MAX
+        self._write(self._smtp.send(transaction))
+        self._wait(self._limits.reply_s)
+        try:
+            event = await self._next()
+        finally:
+            if self._sender is not None:
+                self._sender.cancel()
+                self._sender = None
+        self._deadline = 0.0
+        assert isinstance(event, Done), event
+        lost = self._smtp.stage is Stage.CLOSED
+        return Sent(
+            event.replies,
+            after_dot=lost and self._after_dot,
+            unheard=lost and not self._heard,
+            late=self._late,
+        )
+
+    async def park(self, seconds: float) -> bool:
+        """Stay connected with nothing to do; True when `unpark` said there is something."""
+        assert self._parked is None
+        if not self.usable:
+            return False
+        self._parked = self._loop.create_future()
+        self._wait(seconds)
+        try:
+            return await self._parked
+        finally:
+            self._parked = None
+            self._deadline = 0.0
+
+    def unpark(self, work: bool) -> None:
+        """End the wait of `park`: there is work, or it is time to go."""
+        if self._parked is not None and not self._parked.done():
+            self._parked.set_result(work)
+
+    def close(self) -> None:
+        """Say goodbye if that is possible, and hang up."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is None or self._transport.is_closing() or not self.usable:
+            self._abort()
+            return
+        # Nobody waits for the 221: an unread goodbye costs nothing.
+        self._transport.write(self._smtp.quit())
+        self._transport.close()
+        self._transport = None
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)  # type: ignore[union-attr]
+        name = transport.get_extra_info("sockname")
+        self.source = str(name[0]) if name else ""
+
+    def data_received(self, data: bytes) -> None:
+        self._smtp.receive(data)
+        self._pump()
+
+    def connection_lost(self, fault: Exception | None) -> None:
+        self._transport = None
+        why = f": {fault}" if fault is not None and str(fault) else ""
+        self._end(Reply(451, "4.4.2", f"The connection was lost{why}"))
+
+    def pause_writing(self) -> None:
+        if self._room is None:
+            self._room = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    def _pump(self) -> None:
+        """Take what the talk has come to, and write what it wants to say."""
+        while (event := self._smtp.next_event()) is not None:
+            match event:
+                case Replied():
+                    self._heard = True
+                    if event.stage is Stage.FINAL:
+                        self._after_dot = False
+                    left_s = self._envelope_until - self._loop.time()
+                    self._wait(max(0.0, min(self._limits.reply_s, left_s)))
+                case GoAhead():
+                    self._write_content()
+                case _:
+                    self._tell(event)
+        self._write(self._smtp.outgoing())
+
+    def _tell(self, event: Telling) -> None:
+        if self._event is not None and not self._event.done():
+            self._event.set_result(event)
+        else:
+            self._untold.append(event)
+        if isinstance(event, Lost):
+            self.unpark(False)
+            self._abort()
+
+    def _abort(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+
+    async def _next(self) -> Telling:
+        """Return the next event that somebody waits for."""
+        assert self._event is None
+        self._pump()
+        if self._untold:
+            return self._untold.popleft()
+        self._event = self._loop.create_future()
+        try:
+            return await self._event
+        finally:
+            self._event = None
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    def _write_content(self) -> None:
+        """Write the message: at once when it is small, else as the peer reads."""
+        pieces = self._smtp.content()
+        small: list[bytes] = []
+        length = 0
+        for piece in pieces:
+            small.append(piece)
+            length += len(piece)
+            if length > WRITE_BYTES_MAX // 2:
+                self._sender = self._loop.create_task(self._write_rest(small, pieces))
+                return
+        self._write(b"".join(small))
+        self._written()
+
+    async def _write_rest(self, first: list[bytes], pieces: Iterator[bytes]) -> None:
+        for piece in first:
+            await self._write_piece(piece)
+        for piece in pieces:
+            await self._write_piece(piece)
+        self._written()
+
+    async def _write_piece(self, piece: bytes) -> None:
+        for at in range(0, len(piece), WRITE_BYTES_MAX):
+            # A peer that reads nothing for reply_s is gone, however alive its host is.
+            self._wait(self._limits.reply_s)
+            self._write(piece[at : at + WRITE_BYTES_MAX])
+            if self._room is not None:
+                await self._room
+
+    def _written(self) -> None:
+        self._after_dot = True
+        self._wait(self._limits.final_reply_s)
+
+    async def _secure(self, context: ssl.SSLContext) -> None:
+        """Shake hands. Raises `Unreached` with `tls_failed`."""
+        old = self._transport
+        if old is None:
+            raise Unreached(Reply(451, "4.4.2", "The connection was lost"), tls_failed=True)
+        name = None if self.hop.host.startswith("[") else self.hop.host
+        self._deadline = 0.0
+        fresh = None
+        why = "the connection was lost"
+        try:
+            async with asyncio.timeout(self._limits.connect_s):
+                fresh = await self._loop.start_tls(old, self, context, server_hostname=name)
+        except (OSError, ValueError) as fault:  # TimeoutError and SSLError are OSErrors
+            why = str(fault) or "no answer in time"
+        if fresh is None or self._smtp.stage is Stage.CLOSED:
+            old.abort()
+            raise Unreached(Reply(454, "4.7.0", f"TLS failed: {why}"), tls_failed=True)
+        self._transport = fresh
+        fresh.set_write_buffer_limits(high=WRITE_BYTES_MAX)
+        self.tls = tls_name(fresh.get_extra_info("ssl_object"))
+        self._wait(self._limits.reply_s)
+        self._write(self._smtp.secured())
+
+    def _wait(self, seconds: float) -> None:
+        """Move the deadline."""
+        self._deadline = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._deadline:
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+            return
+        if self._parked is not None:
+            self.unpark(False)
+            return
+        self._late = True
+        stage = self._smtp.stage
+        self._end(Reply(451, "4.4.2", f"No answer in time ({stage.name.lower()})"))
+
+    def _end(self, reply: Reply) -> None:
+        """The connection is over: who waits is told so."""
+        self._smtp.end(reply)
+        self.resume_writing()
+        self._pump()
+
+
+async def open_session(
+    hop: Hop, hostname: str, *, context: ssl.SSLContext | None, limits: Limits
+) -> Session:
+    """Connect, greet, and shake hands if the host offers to. Raises `Unreached`."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(limits.connect_s):
+            _, session = await loop.create_connection(
+                lambda: Session(hop, hostname, want_tls=context is not None, limits=limits),
+                hop.address,
+                hop.port,
+            )
+    except TimeoutError:
+        raise Unreached(Reply(451, "4.4.1", f"{hop} does not answer")) from None
+    except OSError as fault:
+        why = (fault.strerror or str(fault)).partition(" (")[0]
+        raise Unreached(Reply(451, "4.4.1", f"{hop}: {why}")) from None
+    try:
+        await session.greet(context)
+    except BaseException:
+        session.close()
+        raise
+    return session

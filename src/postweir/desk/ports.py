@@ -1,0 +1,130 @@
+"""What a command needs of others, and what it stands on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from postweir.identity.sender import Credential, Directory
+from postweir.runtime.frames import Value
+from postweir.runtime.settings import Settings
+from postweir.spool.ports import Page, Request
+
+
+class Note(Value, frozen=True):
+    """Who changed what, and why: a line of the audit log, written with the change."""
+
+    at_us: int
+    by: str  # the operating system's name of the operator
+    verb: str  # such as "account suspend"
+    object: str  # the account, user name, sender key or scope
+    reason: str = ""
+
+
+class Tables(Protocol):
+    """The operator's tables. Each write is one transaction with its note in the audit log.
+
+    All raise OSError when the file cannot be read or written.
+    """
+
+    def directory(self, newer_than: int) -> Directory | None:
+        """Return the picture now, or None when its version is `newer_than`."""
+        ...
+
+    def add_account(self, name: str, settings: Mapping[str, Any], note: Note) -> bool:
+        """Add an account with these settings, others at their defaults; False: it exists."""
+        ...
+
+    def set_account(self, name: str, settings: Mapping[str, Any], note: Note) -> bool:
+        """Change these settings of an account; False: there is none."""
+        ...
+
+    def suspend_account(self, name: str, suspended: bool, note: Note) -> bool:
+        """Suspend an account or lift that; False: there is none."""
+        ...
+
+    def add_credential(self, credential: Credential, note: Note) -> bool:
+        """Add a credential; False: the user name is taken."""
+        ...
+
+    def revoke_credential(self, username: str, note: Note) -> bool:
+        """Put a credential out of force; False: there is none in force."""
+        ...
+
+    def decide_sender(self, state: str, note: Note) -> None:
+        """Record that the sender in `note.object` is "stopped" or "allowed"."""
+        ...
+
+    def request(self, verb: str, scope: str, note: Note, until_us: int | None = None) -> int:
+        """Write a request for all shards; returns its number."""
+        ...
+
+    def after(self, number: int) -> Sequence[Request]:
+        """Return requests with a higher number, oldest first, at most 1,000."""
+        ...
+
+    def notes(self, after: int, count_max: int) -> Sequence[tuple[int, Note]]:
+        """Return numbered lines of the audit log after that number, oldest first."""
+        ...
+
+
+class Shards(Protocol):
+    """The shards of this installation, read-only and never for long."""
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Which there are: those of the settings, and any that a file is left of."""
+        ...
+
+    async def read(self, shard: int, question: str, argument: str, after: int,
+                   count_max: int) -> Page:  # fmt: skip
+        """Ask one shard. Raises ConnectionError when it is silent or down."""
+        ...
+
+    async def wake(self) -> None:
+        """Tell every living shard to look at the requests; a hint."""
+        ...
+
+    def read_file(self, shard: int, question: str, argument: str, after: int,
+                  count_max: int) -> Page:  # fmt: skip
+        """Answer from the file of a silent shard, in one short transaction. Raises OSError.
+
+        No file: an empty page, for that shard has never promised anything.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What the verbs stand on; `processes.command` builds it."""
+
+    settings: Settings
+    tables: Tables
+    shards: Shards
+    by: str  # who is at the desk
+    now_us: Callable[[], int]
+
+    def note(self, verb: str, about: str, reason: str = "") -> Note:
+        """Return the line that the audit log gets for a change made now."""
+        return Note(at_us=self.now_us(), by=self.by, verb=verb, object=about, reason=reason)
+
+
+# Reads the settings and opens all of it. Raises settings.Wrong, OSError.
+Opener = Callable[[Path], AbstractAsyncContextManager[Office]]
+
+
+class Trouble(Exception):
+    """A verb that could not be done: one line for the operator, with what to do."""
+
+
+class Missing(Trouble):
+    """What was named is not there."""
+
+
+class Misused(Trouble):
+    """The words make no sense: a bad name, an unknown key."""
+
+
+class Unreadable(Trouble):
+    """Nobody could be reached who knows."""

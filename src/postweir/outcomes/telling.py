@@ -1,0 +1,148 @@
+"""A message's life in sentences, for a person who asks what became of it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from postweir.outcomes.journal import Detail, Timeline
+
+Line = tuple[str, str]  # when, what
+FINDINGS_MAX = 20  # the rest is in --json
+
+
+def heading(told: Timeline) -> list[tuple[str, str]]:
+    """Return what stands above the story: names and values."""
+    found = [
+        ("message", told.id),
+        ("state", told.state),
+        ("account", told.account),
+        ("sender", told.sender),
+        ("from", f"<{told.mail_from}>"),
+    ]
+    if told.state != "refused":  # of a refusal no body is kept
+        found.append(("size", f"{told.bytes} bytes"))
+    if told.origin not in ("", "smtp"):
+        found.insert(2, ("origin", told.origin))
+    return found
+
+
+def story(told: Timeline) -> list[Line]:
+    """Return the lines of the timeline, in the order things happened."""
+    first = told.steps[0]["at"] if told.steps else told.accepted_at
+    lines = [(clock(first), text) for text in _before(told)]
+    for step in told.steps:
+        lines += [(clock(step["at"]), text) for text in _sentences(told, step)]
+    return lines
+
+
+def clock(at: Any) -> str:
+    """Return an ISO time as people read it: to the millisecond."""
+    return str(at)[:23].replace("T", " ")
+
+
+def _before(told: Timeline) -> Iterator[str]:
+    """Yield what was known before the message was taken or refused."""
+    if told.client:
+        yield f"connection from {told.client}" + _connection(told.connection)
+    yield f"sender {told.sender}"
+    for source, said in told.evidence:
+        yield f"  {source} said {said!r}" if said else f"  {source}"
+    for finding in told.findings[:FINDINGS_MAX]:
+        yield f"finding {describe(finding)}"
+    if len(told.findings) > FINDINGS_MAX:
+        yield f"  and {len(told.findings) - FINDINGS_MAX} findings more"
+    if told.verdict and not any(step["step"] == "judged" for step in told.steps):
+        yield _verdict(told)
+
+
+def _connection(log: dict[str, str]) -> str:
+    return "".join(f", {key} {value}" for key, value in log.items() if value)
+
+
+def _verdict(told: Timeline) -> str:
+    words = f"verdict {told.verdict}"
+    if told.rule:
+        words += f" by rule {told.rule}"
+    if told.policy:
+        words += f" of {told.policy[:16]}"
+    if told.code or told.text:
+        words += f": {f'[{told.code}] ' if told.code else ''}{told.text}"
+    return words.rstrip()
+
+
+def describe(finding: Any) -> str:
+    """Return one finding as words; a form this version does not know, as it was recorded."""
+    match finding:
+        case [str(scanner), str(kind), str(what), int() | float() as certainty, version]:
+            by = f"{scanner} {version}".strip()
+            return f"{kind}: {what} ({by}, certainty {certainty:g})"
+        case list():
+            return " ".join(str(part) for part in finding if part != "")
+        case _:
+            return str(finding)
+
+
+def _sentences(told: Timeline, step: Detail) -> Iterator[str]:
+    kind = step["step"]
+    match kind:
+        case "accepted":
+            yield f"accepted for {_count(step)}: safe in shard {told.shard}, {step.get('state')}"
+            if told.reason:
+                yield f"  {told.reason}"
+        case "refused" if "stage" in step:
+            yield f"refused at {step['stage']}: {step.get('reply', '')}"
+        case "attempt" | "delivered" | "bounced" | "deferred":
+            yield _attempt(step)
+            yield from _circumstances(step)
+        case "judged":
+            yield _judged(step)
+        case "bounce_sent":
+            yield f"the sender was told, in message {step.get('bounce', '')}"
+        case "bounce_capped":
+            yield f"no bounce: the account's {step.get('cap')} of this hour are used up"
+        case _:
+            yield _other(step)
+
+
+def _count(step: Detail) -> str:
+    count = step.get("recipients", 0)
+    return "1 recipient" if count == 1 else f"{count} recipients"
+
+
+def _attempt(step: Detail) -> str:
+    fate = {"attempt": "not yet delivered to", "deferred": "not yet delivered to",
+            "delivered": "delivered to", "bounced": "failed for good for"}  # fmt: skip
+    number = f" (attempt {step['attempt']})" if "attempt" in step else ""
+    late = f", but it had ended before: {step['late']}" if "late" in step else ""
+    return f"{fate[step['step']]} {step.get('recipient', '')}{number}{late}"
+
+
+def _circumstances(step: Detail) -> Iterator[str]:
+    route = [f"{word} {step[key]}" for word, key in (("from", "source"), ("to", "peer"))
+             if step.get(key)]  # fmt: skip
+    if route:
+        yield f"  {' '.join(route)}, {step.get('tls') or 'no TLS'}"
+    if step.get("reply"):
+        yield f"  {step['reply']}"
+    if step.get("next_at"):
+        yield f"  next attempt {clock(step['next_at'])[:19]}"
+    if step.get("possible_duplicate"):
+        yield "  possible duplicate"
+
+
+def _judged(step: Detail) -> str:
+    rule = f" by rule {step['rule']}" if step.get("rule") else ""
+    policy = f" of {str(step['policy'])[:16]}" if step.get("policy") else ""
+    return f"judged late: {step.get('verb', '')}{rule}{policy}; {step.get('to', '')}".rstrip("; ")
+
+
+def _other(step: Detail) -> str:
+    known = ("at", "step", "recipient", "by", "reason", "request")
+    words = str(step["step"])
+    if step.get("recipient"):
+        words += f" {step['recipient']}"
+    if step.get("by"):
+        words += f" by {step['by']}"
+    if step.get("reason"):
+        words += f": {step['reason']}"
+    rest = " ".join(f"{k}={v}" for k, v in step.items() if k not in known and v != "")
+    return f"{words} ({rest})" if rest else words

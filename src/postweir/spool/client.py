@@ -1,0 +1,267 @@
+"""To any healthy shard: the edge's, the judge's and the commands' side of the spool.
+
+Rules of this file:
+
+* An accept goes to one shard and, once sent, to no other. Connection closed, or the shard silent
+  for SILENCE_S: nobody can say whether it was taken, so `Unknown` is raised and the sender is told
+  to come again. A shard that shows that it lives gets ANSWER_S.
+* A shard that has said nothing for DOUBT_S (it speaks every 50 ms) gets no new mail.
+* Silence does not count while this process itself was late: what it had not read is no silence.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from postweir.judge.ports import Counted
+from postweir.runtime import clock
+from postweir.runtime.frames import unpack
+from postweir.runtime.link import Line, Link
+from postweir.runtime.log import Log
+from postweir.spool.ports import (
+    Accept,
+    Health,
+    Hello,
+    Page,
+    Read,
+    Refusal,
+    Safe,
+    ShardFrame,
+    Unknown,
+    Unsafe,
+    Wake,
+)
+
+LOOK_S = 0.05
+DOUBT_S = 0.15
+SILENCE_S = 1.5
+ANSWER_S = 30.0
+REFUSALS_UNSENT_BYTES = 4 * 1024 * 1024  # a record, not a promise: it never piles up
+COUNTED_S = 5.0
+COUNTED_MAX = 5_000_000  # an hour at 1,400 messages a second
+
+
+class _Shard:
+    """One shard as this process knows it."""
+
+    def __init__(self, number: int, path: Path, hello: Hello, on_change: asyncio.Event) -> None:
+        self.number, self._hello, self._on_change = number, hello, on_change
+        self.health: Health | None = None
+        self.accepts: dict[int, asyncio.Future[Safe | Unsafe]] = {}
+        self.reads: dict[int, asyncio.Future[Page]] = {}
+        self.line = Line(
+            path, ShardFrame, on_link=self._up, on_frames=self._hear, on_lost=self._down
+        )
+
+    @property
+    def heard_at(self) -> float:
+        return self.line.link.heard_at if self.line.link is not None else 0.0
+
+    def give_up(self, why: str) -> None:
+        """Nobody can say what became of what was asked."""
+        waiting: list[asyncio.Future[Any]] = [*self.accepts.values(), *self.reads.values()]
+        self.accepts.clear()
+        self.reads.clear()
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(Unknown(f"shard {self.number}: {why}"))
+
+    def _up(self, link: Link) -> None:
+        link.send(self._hello)
+
+    def _down(self, _: Link) -> None:
+        self.health = None
+        self.give_up("connection closed")
+
+    def _hear(self, _: Link, frames: Sequence[object]) -> None:
+        for frame in frames:
+            match frame:
+                case Health():
+                    self.health = frame
+                    self._on_change.set()
+                case Safe() | Unsafe():
+                    answer = self.accepts.pop(frame.ask, None)
+                    if answer is not None and not answer.done():
+                        answer.set_result(frame)
+                case Page():
+                    page = self.reads.pop(frame.ask, None)
+                    if page is not None and not page.done():
+                        page.set_result(frame)
+                case _:
+                    pass
+
+
+class Shards:
+    """All shards of this host; built and used on the event loop."""
+
+    def __init__(self, run: Path, *, count: int, hello: Hello, log: Log) -> None:
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._shards = [
+            _Shard(k, run / f"shard-{k}.sock", hello, self._changed) for k in range(1, count + 1)
+        ]
+        self._asks = 0
+        self._turn = 0
+        self._looked_at = self._loop.time()
+        self._forgive_until = 0.0
+        self.refusals_lost = 0
+        self._watch = self._loop.create_task(self._look())
+
+    def reason(self) -> str:
+        """Return "" when some shard takes mail, else why none does: down, full, starting, ..."""
+        why = ""
+        for shard in self._shards:
+            if not self._lives(shard):
+                continue
+            assert shard.health is not None
+            if shard.health.accepts:
+                return ""
+            why = why or shard.health.reason
+        return why or "down"
+
+    def choose(self) -> int:
+        """Return the healthy shard with the fewest open accepts, in turn. Raises Unknown."""
+        count = len(self._shards)
+        best: _Shard | None = None
+        self._turn = (self._turn + 1) % count
+        for n in range(count):
+            shard = self._shards[(self._turn + n) % count]
+            if not self._lives(shard) or shard.health is None or not shard.health.accepts:
+                continue
+            if best is None or len(shard.accepts) < len(best.accepts):
+                best = shard
+        if best is None:
+            raise Unknown(self.reason())
+        return best.number
+
+    async def accept(self, accept: Accept, *, shard: int | None = None) -> Safe | Unsafe:
+        """Have a message committed by that shard, or by a healthy one. Raises Unknown."""
+        one = self._shards[(self.choose() if shard is None else shard) - 1]
+        if one.line.link is None:
+            return Unsafe(accept.ask, "down")  # never sent: surely not taken
+        self._asks += 1
+        ask = self._asks
+        answer: asyncio.Future[Safe | Unsafe] = self._loop.create_future()
+        one.accepts[ask] = answer
+        by_ns = accept.by_ns or clock.monotonic_ns() + int(SILENCE_S * 1e9)
+        one.line.send(_numbered(accept, ask, by_ns))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        except TimeoutError:
+            raise Unknown(f"shard {one.number}: no answer") from None
+        finally:
+            one.accepts.pop(ask, None)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Have a refusal recorded; nobody waits, and with no shard it is lost, and counted."""
+        count = len(self._shards)
+        self._turn = (self._turn + 1) % count
+        for n in range(count):
+            shard = self._shards[(self._turn + n) % count]
+            if self._lives(shard) and shard.line.send(refusal):
+                return
+        self.refusals_lost += 1
+
+    async def read(  # noqa: PLR0917
+        self,
+        shard: int,
+        question: str,
+        argument: str = "",
+        after: int = 0,
+        count_max: int = 1000,
+        wait_s: float = 1.0,
+    ) -> Page:
+        """Return one page of an answer. Raises ConnectionError: that shard is silent or down."""
+        one = self._shards[shard - 1]
+        self._asks += 1
+        ask = self._asks
+        try:
+            async with asyncio.timeout(wait_s):
+                while one.health is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+                answer: asyncio.Future[Page] = self._loop.create_future()
+                one.reads[ask] = answer
+                one.line.send(Read(ask, question, argument, after, count_max))
+                return await answer
+        except (TimeoutError, Unknown):
+            raise ConnectionError(f"shard {shard} does not answer") from None
+        finally:
+            one.reads.pop(ask, None)
+
+    async def read_all(self, shard: int, question: str, argument: str = "") -> list[bytes]:
+        """Return all rows of an answer. Raises ConnectionError."""
+        rows: list[bytes] = []
+        after: int | None = 0
+        while after is not None:
+            page = await self.read(shard, question, argument, after, wait_s=COUNTED_S)
+            rows += page.rows
+            after = page.next if len(rows) < COUNTED_MAX else None
+        return rows
+
+    async def counted(self, since_us: int) -> Sequence[Counted]:
+        """Return what was counted since then, from every shard. Raises ConnectionError."""
+        found = await asyncio.gather(
+            *(self.read_all(s.number, "counted", str(since_us)) for s in self._shards)
+        )
+        return [unpack(row, Counted) for rows in found for row in rows]
+
+    async def wake(self, wait_s: float = 1.0) -> int:
+        """Tell all shards that the tables may have changed; returns how many heard it."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while any(s.health is None for s in self._shards):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass  # those that are down read the tables when they start
+        return sum(s.line.send(Wake()) for s in self._shards)
+
+    async def close(self) -> None:
+        """Hang up; what is open ends as Unknown."""
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        for shard in self._shards:
+            await shard.line.close()
+            shard.give_up("closed")
+
+    def _lives(self, shard: _Shard) -> bool:
+        if shard.health is None:
+            return False
+        now = self._loop.time()
+        if now - self._looked_at > DOUBT_S or now < self._forgive_until:
+            return True  # we were late ourselves; what it said may lie unread
+        return now - shard.heard_at <= DOUBT_S
+
+    async def _look(self) -> None:
+        """Give up on shards that have fallen silent."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = self._loop.time()
+            if now - self._looked_at > DOUBT_S:
+                self._forgive_until = now + DOUBT_S
+            self._looked_at = now
+            if now < self._forgive_until:
+                continue
+            for shard in self._shards:
+                silent_s = now - shard.heard_at
+                if shard.line.link is None or silent_s <= SILENCE_S:
+                    continue
+                if shard.accepts or shard.reads:
+                    self._log.warning(
+                        "spool.silent", shard=shard.number, open=len(shard.accepts),
+                        silent_s=round(silent_s, 2),
+                    )  # fmt: skip
+                # The connection ends, so that the shard, when it revives, reads a closed one and
+                # the deadline in each accept keeps it from beginning what we have given up.
+                shard.give_up("silent")
+                shard.line.hang_up()
+
+
+def _numbered(accept: Accept, ask: int, by_ns: int) -> Accept:
+    """Return the same with our number, which tells answers apart, and a deadline."""
+    values = {name: getattr(accept, name) for name in accept.__struct_fields__}
+    return Accept(**{**values, "ask": ask, "by_ns": by_ns})

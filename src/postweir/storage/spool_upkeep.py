@@ -1,0 +1,113 @@
+"""What time does to a shard: holds expire, suspensions end, the record grows old and goes.
+
+Small batches, when the writer has nothing else to do, so that no accept waits for them.
+"""
+
+from postweir.runtime.settings import Spool
+from postweir.spool.states import domain_of, recipients_of
+from postweir.storage.spool_batch import DAY_US, Batch, Numbers, Pauses
+from postweir.storage.spool_schema import WAITS_NOT, first, rows
+from postweir.storage.sqlite import Connection
+
+BATCH_ROWS = 500  # a few milliseconds of the writer
+HOUR_US = 3600 * 1_000_000
+
+
+class Upkeep:
+    """Works through what is old, a piece at each call, inside the store's transaction."""
+
+    def __init__(self, connection: Connection, numbers: Numbers) -> None:
+        self._db, self._numbers = connection, numbers
+        self.pauses_changed = True
+        self.unparked: list[tuple[int, int, int]] = []  # (bucket, lane, due): look there again
+        self._unpark_at = 0
+        self._messages_at = 0  # rows up to here were looked at in this round
+        self._rounds_at_us = 0
+
+    def work(self, batch: Batch, pauses: Pauses, settings: Spool, now_us: int) -> bool:
+        """Do one piece; True when more is left."""
+        held = self._expire_holds(batch, settings, now_us)
+        paused = self._unpark(pauses, now_us)
+        journal_us = now_us - settings.journal_days * DAY_US
+        facts = self._forget("facts", now_us - settings.facts_hours * HOUR_US)
+        steps = self._forget("step", journal_us)
+        refusals = self._forget("refusal", journal_us)
+        messages = self._forget_messages(journal_us, now_us)
+        return held or paused or facts or steps or refusals or messages
+
+    def _expire_holds(self, batch: Batch, settings: Spool, now_us: int) -> bool:
+        found = rows(
+            self._db,
+            "SELECT id FROM msg WHERE state = 2 AND changed_at < ? ORDER BY changed_at LIMIT 50",
+            (now_us - settings.hold_days * DAY_US,),
+        )
+        for (message,) in found:
+            batch.expire_hold(message, settings.hold_days)
+        return len(found) == 50
+
+    def _unpark(self, pauses: Pauses, now_us: int) -> bool:
+        """Let go what no suspension holds any more."""
+        over = [s for s, until_us in pauses.until_us.items() if until_us and until_us <= now_us]
+        for scope in over:
+            self._db.execute("DELETE FROM pause WHERE scope = ?", (scope,))
+            del pauses.until_us[scope]
+        if over or self.pauses_changed:
+            self.pauses_changed, self._unpark_at = False, 0
+        elif self._unpark_at < 0:
+            return False
+        found = rows(
+            self._db,
+            "SELECT r.id, r.bucket, r.lane, r.due, r.address, m.account, m.sender"
+            " FROM rcpt r INDEXED BY rcpt_paused CROSS JOIN msg m ON m.id = r.id >> 10"
+            " WHERE r.state = 0 AND r.waits = 1 AND r.id > ? ORDER BY r.id LIMIT ?",
+            (self._unpark_at, BATCH_ROWS),
+        )
+        for recipient, bucket, lane, due_us, address, account, sender in found:
+            if not pauses.hold(account, sender, domain_of(address), now_us):
+                self._db.execute("UPDATE rcpt SET waits = ? WHERE id = ?", (WAITS_NOT, recipient))
+                self.unparked.append((bucket, lane, due_us))
+        self._unpark_at = found[-1][0] if len(found) == BATCH_ROWS else -1
+        return self._unpark_at > 0
+
+    def _forget(self, table: str, before_us: int) -> bool:
+        """Delete the oldest rows of a table that is in order of time; True when more may follow."""
+        row = first(
+            self._db,
+            f"SELECT max(id), count(*) FROM (SELECT id, at FROM {table} ORDER BY id LIMIT ?)"  # noqa: S608
+            " WHERE at < ?",
+            (BATCH_ROWS, before_us),
+        )
+        if not row or not row[1]:
+            return False
+        self._remember_numbers()
+        self._db.execute(f"DELETE FROM {table} WHERE id <= ? AND at < ?", (row[0], before_us))  # noqa: S608
+        return bool(row[1] == BATCH_ROWS)
+
+    def _forget_messages(self, before_us: int, now_us: int) -> bool:
+        """Delete settled messages that are old; what is still ours stays, however old."""
+        if self._messages_at == 0 and now_us - self._rounds_at_us < HOUR_US:
+            return False
+        found = rows(
+            self._db,
+            "SELECT id, accepted_at, state FROM msg WHERE id > ? ORDER BY id LIMIT ?",
+            (self._messages_at, BATCH_ROWS),
+        )
+        old = [row[0] for row in found if row[1] < before_us and row[2] == 3]
+        if old:
+            self._remember_numbers()
+            self._db.executemany(
+                "DELETE FROM rcpt WHERE id BETWEEN ? AND ?", [recipients_of(m) for m in old]
+            )
+            self._db.executemany("DELETE FROM msg WHERE id = ?", [(m,) for m in old])
+        if len(found) < BATCH_ROWS or found[-1][1] >= before_us:
+            self._messages_at, self._rounds_at_us = 0, now_us
+            return False
+        self._messages_at = found[-1][0]
+        return True
+
+    def _remember_numbers(self) -> None:
+        """Numbers are never given again, not even when all their rows are gone."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?,?)",
+            [("message_last", self._numbers.message), ("step_last", self._numbers.step)],
+        )

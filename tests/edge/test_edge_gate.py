@@ -1,0 +1,119 @@
+"""Limits before anyone is known, names, and the steps of AUTH."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.edge.stand import FakeJudge, FakeShards, implements
+
+from postweir.edge.gate import BUSY, CROWDED, FULL, STOPPING, Counts, admit, begin
+from postweir.edge.names import COUNTER_MAX, Names
+from postweir.edge.ports import Shards
+from postweir.edge.sasl import Challenge, Claim, Garbled, Sasl
+from postweir.judge.ports import Judge
+from postweir.mail.envelope import is_message_id
+from postweir.runtime.settings import Edge
+
+LIMITS = Edge(connections_max=10, connections_per_client_max=3, memory_bytes_max=100)
+
+
+@pytest.mark.parametrize(
+    ("now", "answer"),
+    [
+        ((9, 2, 99, False), None),
+        ((10, 0, 0, False), FULL),
+        ((3, 3, 0, False), CROWDED),
+        ((0, 0, 100, False), BUSY),
+        ((0, 0, 0, True), STOPPING),
+    ],
+)
+def test_who_gets_in(now, answer):
+    """Each limit turns away exactly when it is reached, with 421 4.3.2."""
+    connections, of_client, held, stopping = now
+    said = admit(
+        LIMITS, connections=connections, of_client=of_client, bytes_held=held, stopping=stopping
+    )
+
+    assert said == answer
+    assert said is None or str(said).startswith("421 4.3.2")
+
+
+def test_a_message_needs_memory():
+    """No message begins when what is held is at its bound."""
+    assert begin(LIMITS, bytes_held=99) is None
+    assert begin(LIMITS, bytes_held=100) == BUSY
+
+
+def test_counts_forget():
+    """Nothing is remembered of an address that has no connection."""
+    counts = Counts()
+    for client in ("a", "a", "b"):
+        counts.enter(client)
+    assert (counts.connections, counts.of_client("a"), counts.of_client("c")) == (3, 2, 0)
+    for client in ("a", "b", "a"):
+        counts.leave(client)
+
+    assert counts.connections == 0
+    assert counts._by_client == {}
+
+
+@given(st.lists(st.integers(-5000, 5000), min_size=1, max_size=200), st.integers(0, 0xFFFF))
+def test_names_sort_and_never_repeat(steps_us, incarnation):
+    """Whatever the clock does, each name is greater than the one before."""
+    at = 1_800_000_000_000_000
+    times = []
+    for step in steps_us:
+        at += step * 1000
+        times.append(at)
+    clock = iter(times)
+    names = Names(incarnation, lambda: next(clock))
+    given_names = [names.next() for _ in times]
+
+    assert given_names == sorted(set(given_names))
+    assert all(is_message_id(name) for name in given_names)
+
+
+def test_names_outlast_a_millisecond():
+    """More names than a counter holds, in a clock that stands still, are all different."""
+    names = Names(1, lambda: 1_800_000_000_000_000)
+    given_names = [names.next() for _ in range(COUNTER_MAX + 10)]
+
+    assert len(set(given_names)) == COUNTER_MAX + 10
+    assert given_names == sorted(given_names)
+
+
+@pytest.mark.parametrize(
+    ("answer", "step"),
+    [
+        (b"\0joe\0secret", Claim("joe", "secret")),
+        (b"joe\0joe\0secret", Claim("joe", "secret")),
+        (b"boss\0joe\0secret", Garbled()),
+        (b"\0joe\0sec\0ret", Garbled()),
+        (b"\0\0secret", Garbled()),
+        (b"joe", Garbled()),
+        (b"\xff\0a\0b", Garbled()),
+        (b"", Garbled()),
+        (None, Garbled()),
+    ],
+)
+def test_plain(answer, step):
+    """PLAIN is three words, and nobody acts for another."""
+    sasl = Sasl("PLAIN")
+    assert sasl.begin(None) == Challenge("")
+    assert sasl.answer(answer) == step
+
+
+def test_login():
+    """LOGIN asks twice; a name may come with the command."""
+    sasl = Sasl("LOGIN")
+    assert isinstance(sasl.begin(None), Challenge)
+    assert isinstance(sasl.answer(b"joe"), Challenge)
+    assert sasl.answer(b"secret") == Claim("joe", "secret")
+    assert isinstance(Sasl("LOGIN").begin(b"joe"), Challenge)
+    assert Sasl("LOGIN").answer(None) == Garbled()
+
+
+def test_the_fakes_are_what_the_ports_ask_for():
+    """A fake that drifts from its port would prove nothing."""
+    assert implements(FakeJudge, Judge)
+    assert implements(FakeShards, Shards)
+    assert not implements(FakeJudge, Shards)

@@ -1,0 +1,35 @@
+"""Promoted, baseline, pending: no rung of ours refuses, and none lets go."""
+
+from postweir.judge.ladder import climb
+from postweir.policy.evaluation import Evaluated
+from postweir.policy.facts import total
+from postweir.policy.verdict import Verdict
+
+SAID = Evaluated(1, Verdict("accept", policy="pol_x"), {}, [], 10)
+
+
+def test_the_promoted_policy_decides():
+    """What it says stands, even where the baseline would object."""
+    stopped = total({"sender.state": "stopped"})
+
+    assert climb(SAID, stopped, policy="pol_x", poison=False) == (SAID.verdict, "")
+
+
+def test_without_it_the_baseline_may_object():
+    """A stopped sender stays stopped with the engine dead."""
+    verdict, reason = climb(None, total({"sender.state": "stopped"}), policy="pol_x", poison=False)
+
+    assert (verdict.verb, verdict.policy, reason) == ("refuse", "baseline", "")
+
+
+def test_without_objection_it_is_pending():
+    """Never accepted by a failure; the reason says which."""
+    assert climb(None, total({}), policy="pol_x", poison=False) == (None, "engine")
+    assert climb(None, total({}), policy="", poison=False) == (None, "loading")
+
+
+def test_poison_is_held():
+    """What has cost two workers is for a person."""
+    verdict, _ = climb(None, total({}), policy="pol_x", poison=True)
+
+    assert (verdict.verb, verdict.rule) == ("hold", "poison")

@@ -1,0 +1,247 @@
+"""The judge as those who ask see it: verdicts, levels, deadlines, and what it does in trouble."""
+
+import asyncio
+import base64
+
+import pytest
+from tests.judge.serving import HAM, WORKER, Feed, ask, asking, judging
+
+from postweir.identity.sender import Account, Directory, SenderRecord
+from postweir.judge.ports import Counted
+from postweir.mail.envelope import message_id
+from postweir.runtime import clock, frames
+from postweir.scan.content import GTUBE
+
+KEY = "acme|sasl|joe@example.com"
+SPAM = HAM + GTUBE + b"\r\n"
+
+
+def limited(messages_1h: int, state: str = "") -> Directory:
+    senders = {KEY: SenderRecord(KEY, state, "", "op", 1)} if state else {}
+    accounts = {"acme": Account("acme", sender_messages_1h=messages_1h)}
+    return Directory(1, accounts, senders=senders)
+
+
+async def known(judge) -> None:
+    async with asyncio.timeout(5):
+        while not judge.service.usage_known:  # noqa: ASYNC110 - one turn of the loop does it
+            await asyncio.sleep(0)
+
+
+async def test_the_default_policy_end_to_end(tmp_path):
+    """Ham is accepted, spam and programs are refused, with the rule, the policy and the facts."""
+    program = (
+        b"Content-Type: application/pdf; name=invoice.pdf\r\nContent-Transfer-Encoding: base64\r\n"
+        b"\r\n" + base64.encodebytes(b"\x7fELF" + b"\0" * 60)
+    )
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        ham = await judges.ask(ask("m1"), 5.0)
+        spam = await judges.ask(ask("m2", body=SPAM), 5.0)
+        virus = await judges.ask(ask("m3", body=program), 5.0)
+
+        assert (ham.verdict.verb, ham.verdict.policy) == ("accept", judge.evaluator.policy)
+        assert (spam.verdict.verb, spam.verdict.rule, spam.verdict.code) == ("refuse", "spam", "SS")
+        assert (virus.verdict.rule, virus.verdict.code) == ("attachment-dangerous", "CS")
+        kept = frames.unpack(spam.facts, dict)
+        assert kept["facts"]["findings.spam"] == 1.0
+        assert kept["findings"] == [["content", "spam", "GTUBE", 1.0, "1"]]
+        assert judges.policy() == judge.evaluator.policy
+        assert judge.service.open_asks == 0
+
+
+async def test_a_stopped_sender_is_refused(tmp_path):
+    """What an operator decided counts."""
+    async with judging(tmp_path, directory=limited(10, "stopped")), asking(tmp_path) as judges:
+        verdict = (await judges.ask(ask(), 5.0)).verdict
+
+        assert (verdict.verb, verdict.code) == ("refuse", "ESA")
+
+
+async def test_three_hundred_in_a_minute_from_a_new_sender(tmp_path):
+    """The shipped default lets an ordinary newsletter go."""
+    async with judging(tmp_path, directory=limited(1000)) as judge, asking(tmp_path) as judges:
+        await known(judge)
+        answers = await asyncio.gather(*(judges.ask(ask(f"m{i}"), 10.0) for i in range(300)))
+
+        assert {a.verdict.verb for a in answers} == {"accept"}
+        level = judge.counters.sender(KEY, asyncio.get_running_loop().time())
+        assert level.messages_1m == 300
+
+
+async def test_above_its_limit_a_sender_is_put_off_alone(tmp_path):
+    """Deferred, with a time; trying again counts nothing; another sender is not touched."""
+    async with judging(tmp_path, directory=limited(3)) as judge, asking(tmp_path) as judges:
+        await known(judge)
+        answers = [await judges.ask(ask(f"m{i}"), 5.0) for i in range(6)]
+        other = await judges.ask(ask("n1", identity="kim@example.com"), 5.0)
+
+        assert [a.verdict.verb for a in answers] == ["accept"] * 3 + ["defer"] * 3
+        assert (answers[3].verdict.code, answers[3].verdict.retry_after_s) == ("STF", 900)
+        assert other.verdict.verb == "accept"
+        level = judge.counters.sender(KEY, asyncio.get_running_loop().time())
+        assert level.messages_1h == 3
+
+
+async def test_uncount_and_repeat(tmp_path):
+    """One id counts once; taken off by our own fault, it frees its place."""
+    async with judging(tmp_path, directory=limited(2)) as judge, asking(tmp_path) as judges:
+        await known(judge)
+        for _ in range(4):
+            assert (await judges.ask(ask("m1"), 5.0)).verdict.verb == "accept"
+        assert (await judges.ask(ask("m2"), 5.0)).verdict.verb == "accept"
+        assert (await judges.ask(ask("m3"), 5.0)).verdict.verb == "defer"
+        judges.uncount("acme", "m1")
+
+        assert (await judges.ask(ask("m4"), 5.0)).verdict.verb == "accept"
+
+
+async def test_levels_after_a_restart(tmp_path):
+    """Until the shards have told, levels are not known and limit nothing; then they are."""
+    now_us = clock.wall_us()
+    feed = Feed([Counted(f"m{i}", now_us - i, "acme", KEY, 1) for i in range(5)], down=2)
+    async with judging(tmp_path, directory=limited(3), feed=feed) as judge:
+        assert not judge.service.usage_known
+        async with asking(tmp_path) as judges:
+            first = await judges.ask(ask("n1"), 5.0)
+            assert first.verdict.verb == "accept"
+            async with asyncio.timeout(10):
+                while not judge.service.usage_known:  # noqa: ASYNC110 - it asks again by itself
+                    await asyncio.sleep(0.01)
+
+            assert (await judges.ask(ask("n2"), 5.0)).verdict.verb == "defer"
+            assert (await judges.ask(ask("m1"), 5.0)).verdict.verb == "defer"  # a repeat is no new
+
+
+async def test_a_late_message_counts_when_it_came(tmp_path):
+    """Judged half an hour later, it is in the hour but not in the minute."""
+    born = message_id(at_ms=clock.wall_us() // 1000 - 1_800_000, incarnation=1, counter=1)
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        answer = await judges.ask(ask(born, late=True), 5.0)
+
+        assert answer.verdict.verb == "accept"
+        level = judge.counters.sender(KEY, asyncio.get_running_loop().time())
+        assert (level.messages_1m, level.messages_1h) == (0, 1)
+
+
+async def test_past_its_deadline_an_ask_is_neither_judged_nor_counted(tmp_path):
+    """Nobody waits for it any more."""
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        answer = await judges.ask(ask("m1", wait_s=-1.0), 5.0)
+
+        assert (answer.verdict, answer.reason) == (None, "late")
+        assert not judge.counters.counted("m1")
+
+
+async def test_without_an_engine_the_baseline_objects_or_it_is_pending(tmp_path):
+    """Spam for sure is refused with every worker dead; the rest waits."""
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        judge.evaluator.dead = True
+        ham = await judges.ask(ask("m1"), 5.0)
+        spam = await judges.ask(ask("m2", body=SPAM), 5.0)
+
+        assert (ham.verdict, ham.reason) == (None, "engine")
+        assert (spam.verdict.verb, spam.verdict.policy) == ("refuse", "baseline")
+
+
+async def test_poison_is_held(tmp_path):
+    """A message that has cost two workers costs no third."""
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        judge.evaluator.poisonous.add("m1")
+
+        verdict = (await judges.ask(ask("m1"), 5.0)).verdict
+        assert (verdict.verb, verdict.rule) == ("hold", "poison")
+
+
+async def test_bodies_in_files(tmp_path):
+    """A large message is judged by its file; one whose file is gone stays pending."""
+    path = tmp_path / "body"
+    path.write_bytes(HAM + b"x" * 100_000 + b"\r\n" + GTUBE)
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        found = await judges.ask(ask("m1", body=None, body_file=str(path)), 5.0)
+        gone = await judges.ask(ask("m2", body=None, body_file=str(tmp_path / "no")), 5.0)
+        nothing = await judges.ask(ask("m3", body=None), 5.0)
+
+        assert found.verdict.rule == "spam"
+        assert (gone.verdict, gone.reason) == (None, "gone")
+        assert (nothing.verdict, nothing.reason) == (None, "gone")
+        assert judge.service.open_asks == 0
+
+
+async def test_a_broken_scanner_is_a_fact(tmp_path):
+    """`findings.unavailable` says it, and a rule may act on it."""
+
+    class Broken:
+        name, version, instant = "broken", "1", True
+
+        def scan(self, message):
+            raise ValueError("no")
+
+    policy = """
+    [[rule]]
+    id = "blind"
+    when = "findings.unavailable > 0"
+    then = { verb = "hold" }
+    """
+    async with (
+        judging(tmp_path, scanners=[Broken()], policy=policy),
+        asking(tmp_path) as judges,
+    ):
+        assert (await judges.ask(ask(), 5.0)).verdict.rule == "blind"
+
+
+async def test_a_flood_is_turned_away_and_life_shown(tmp_path):
+    """Asks beyond the bound are pending at once; the rest are answered, new mail first."""
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        judge.evaluator.held = []
+        tasks = [
+            asyncio.create_task(judges.ask(ask(f"m{i}", wait_s=60), 60.0)) for i in range(6000)
+        ]
+        async with asyncio.timeout(30):
+            while sum(t.done() for t in tasks) < 1000:  # noqa: ASYNC110 - frames are on their way
+                await asyncio.sleep(0.01)
+
+        assert {t.result().reason for t in tasks if t.done()} == {"busy"}
+        assert judges.reason("acme") == ""  # heard all the while
+        assert judge.service.open_asks <= 5000
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00" * 1000, b"\r\n\r\n", b"From\xff: \xfe\r\n\r\n"])
+async def test_any_message_has_an_answer(tmp_path, body):
+    """Bytes that are hardly mail are judged like all others."""
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        assert (await judges.ask(ask("m1", body=body), 5.0)).verdict is not None
+        assert judge.service.open_asks == 0
+
+
+@pytest.mark.real
+async def test_a_stall_in_the_engine_costs_one_message(tmp_path):
+    """With real workers: the one that spins is pending, then held; all others are in time."""
+    from tests.judge.test_judge_engine import faulty
+
+    bad = b"Subject: x\r\n\r\n" + b"y" * (666 - 14)
+    async with (
+        judging(tmp_path, command=faulty("spin"), evaluate_s=0.1),
+        asking(tmp_path) as judges,
+    ):
+        poison, *rest = await asyncio.gather(
+            judges.ask(ask("bad", body=bad), 10.0),
+            *(judges.ask(ask(f"m{i}"), 10.0) for i in range(30)),
+        )
+        assert (poison.verdict, poison.reason) == (None, "engine")
+        assert {a.verdict.verb for a in rest} == {"accept"}
+        held = None
+        async with asyncio.timeout(60):
+            while held is None:  # on a starved machine a death may not be blamed on it
+                held = (await judges.ask(ask("bad", body=bad, late=True), 10.0)).verdict
+        assert (held.verb, held.rule) == ("hold", "poison")
+
+
+@pytest.mark.real
+async def test_the_shipped_policy_in_a_real_worker(tmp_path):
+    """The same verdicts as in this process."""
+    async with judging(tmp_path, command=WORKER), asking(tmp_path) as judges:
+        assert (await judges.ask(ask("m1"), 10.0)).verdict.verb == "accept"
+        assert (await judges.ask(ask("m2", body=SPAM), 10.0)).verdict.rule == "spam"

@@ -1,0 +1,47 @@
+"""The checks without an engine may object; they never accept."""
+
+import pytest
+
+from postweir.policy.baseline import CHECKS, judge
+from postweir.policy.facts import total
+
+
+def test_no_objection_is_no_verdict():
+    """Neutral facts, and ordinary ones, are for the policy: nobody can say yet."""
+    assert judge(total({})) is None
+    ordinary = {"header.from_count": 1, "body.bytes": 4000, "usage.known": True}
+    assert judge(total({**ordinary, "usage.messages_1h": 900})) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "rule"),
+    [
+        ({"sender.state": "stopped"}, "refuse sender-stopped"),
+        ({"message.loops": 1}, "refuse mail-loop"),
+        ({"findings.spam": 1.0}, "refuse spam-for-sure"),
+        ({"findings.attachment_dangerous": True}, "refuse attachment-dangerous"),
+        ({"findings.url_listed": True}, "hold url-listed"),
+        ({"body.anomalies": ["bound"]}, "hold form-unreadable"),
+        ({"header.from_count": 2}, "hold from-many"),
+        ({"envelope.null_sender": True, "envelope.recipients": 2}, "hold bounce-to-many"),
+        ({"usage.known": True, "usage.recipients_1m": 5001}, "hold recipients-flood"),
+        ({"usage.known": True, "usage.messages_1m": 2001}, "hold messages-flood"),
+        ({"findings.attachment_encrypted": True, "envelope.recipients": 101}, "hold locked-flood"),
+        ({"usage.known": True, "usage.account_recipients_1m": 50_001}, "hold account-flood"),
+    ],
+)
+def test_each_objection(facts, rule):
+    """Each check objects to what it is for, as `baseline`."""
+    verdict = judge(total(facts))
+
+    assert f"{verdict.verb} {verdict.rule}" == rule
+    assert verdict.policy == "baseline"
+
+
+def test_they_only_object():
+    """None of them lets a message go, and a refusal has a code and a text."""
+    assert len(CHECKS) == 12
+    for check in CHECKS:
+        assert check.verb in ("refuse", "hold")
+        assert check.code
+        assert check.text

@@ -1,0 +1,502 @@
+"""A shard's file: its faults, what it finds damaged, what it forgets, and how it is read."""
+
+import hashlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tests.spool.given import HOLD, REFUSE, START_US, Clock, accept, name, settle
+
+from postweir.runtime.frames import unpack
+from postweir.runtime.settings import Spool
+from postweir.spool.audit import audit
+from postweir.spool.ports import (
+    Full,
+    MessageRow,
+    Read,
+    Refusal,
+    Request,
+    Step,
+)
+from postweir.spool.questions import answer
+from postweir.spool.states import bucket_of, lane_of
+from postweir.storage.spool_checkpoint import PAGES_WAKE
+from postweir.storage.spool_reader import SqliteReader
+from postweir.storage.spool_schema import MIGRATIONS
+from postweir.storage.sqlite import Fault, StorageFault, connect
+from postweir.storage.sqlite_spool import SqliteStore
+
+FAR, LANE = bucket_of("far.example"), lane_of("acme|sasl|joe")
+
+
+class Faulty:
+    """A connection whose statements fail when they are told to."""
+
+    def __init__(self, real) -> None:
+        self._real = real
+        self.fail_on = ""  # a statement that begins so raises
+        self.result = 0
+
+    def __getattr__(self, called):
+        return getattr(self._real, called)
+
+    def execute(self, sql, *values):
+        self._look(sql)
+        return self._real.execute(sql, *values)
+
+    def executemany(self, sql, *values):
+        self._look(sql)
+        return self._real.executemany(sql, *values)
+
+    def _look(self, sql):
+        if self.fail_on and sql.startswith(self.fail_on):
+            fault = Fault(f"planted in {self.fail_on}")
+            fault.result = self.result
+            raise fault
+
+
+class Here:
+    """One shard's file, and a clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clock = folder, Clock()
+        self.faulty: Faulty | None = None
+        self.settings = Spool()
+        self.open()
+
+    def open(self) -> None:
+        def opener(path):
+            self.faulty = Faulty(connect(path))
+            return self.faulty
+
+        self.store = SqliteStore(
+            self.folder / "shard-1.db", self.folder / "bodies-1",
+            now_us=self.clock, opener=opener, settings=self.settings,
+        )  # fmt: skip
+
+    def again(self) -> None:
+        """End as a crash does, but for the file handles, and open anew."""
+        self.store._checkpoint.close()
+        self.faulty._real.close()
+        self.open()
+
+    def body_file(self, text: bytes = b"Subject: large\r\n\r\nbody\r\n", file: str = "f1"):
+        (self.folder / "bodies-1" / file).write_bytes(text)
+        check = hashlib.blake2b(text, digest_size=16).digest()
+        return {"body": None, "body_file": file, "length": len(text), "check": check}
+
+    def raw(self, sql: str, *values):
+        return self.faulty._real.execute(sql, values).fetchall()
+
+    def reader(self) -> SqliteReader:
+        return SqliteReader(self.folder / "shard-1.db", shard=1)
+
+    def residual(self) -> int:
+        reader = self.reader()
+        try:
+            return audit({1: reader.ledger()}).residual
+        finally:
+            reader.close()
+
+
+@pytest.fixture
+def here(tmp_path):
+    one = Here(tmp_path)
+    yield one
+    one.faulty.fail_on = ""
+    one.store._checkpoint.close()
+    one.faulty._real.close()
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "INSERT INTO msg", "INSERT INTO step", "COMMIT"])
+def test_no_room_rolls_back_and_goes_on(here, statement):
+    """Nothing of the batch is kept, the next one is; nobody's number is given twice."""
+    here.store.commit([accept(1)])
+    here.faulty.fail_on, here.faulty.result = statement, 13
+    with pytest.raises(Full):
+        here.store.commit([accept(2), accept(3)])
+    here.faulty.fail_on = ""
+    (done,) = here.store.commit([accept(4)])
+
+    assert done.number == 2
+    assert [row[0] for row in here.raw("SELECT name FROM msg")] == [name(1), name(4)]
+    assert here.store.queued() == 2
+    assert here.residual() == 0
+
+
+@pytest.mark.parametrize("result", [10, 10 | 4 << 8, 11, 5])
+def test_an_error_of_the_disk_is_not_survived(here, result):
+    """EIO, a failed sync, damage, a foreign lock: a StorageFault, and never Full."""
+    here.faulty.fail_on, here.faulty.result = "COMMIT", result
+
+    with pytest.raises(StorageFault) as found:
+        here.store.commit([accept(1)])
+    assert not isinstance(found.value, Full)
+
+
+def test_no_room_for_a_rollback_is_not_survived(here):
+    """When the rollback fails too, nobody knows what is kept."""
+    here.faulty.fail_on, here.faulty.result = "COMMIT", 13
+    real = here.faulty._look
+
+    def look(sql):
+        real(sql)
+        if sql == "ROLLBACK":
+            raise Fault("planted")
+
+    here.faulty._look = look
+    with pytest.raises(StorageFault):
+        here.store.commit([accept(1)])
+    here.faulty._look = real
+    here.raw("ROLLBACK")
+
+
+def test_what_is_committed_is_found_again(here):
+    """Messages, outcomes, waits, requests and counters, after the process has gone."""
+    done = here.store.commit([accept(n) for n in range(1, 6)])
+    rows = [d.number << 10 for d in done]
+    here.store.commit([settle(rows[0]), settle(rows[1], "deferred")])
+    here.store.commit([Request(7, "suspend", "domain=other.example", "", "", 0)])
+    here.again()
+
+    assert here.store.request_done() == 7
+    assert here.store.queued() == 4
+    due = here.store.due(FAR, LANE, START_US, frozenset(), 10)
+    assert [out.recipient for out in due] == rows[2:]
+    assert here.store.next_due(FAR, LANE, START_US) == START_US + 300_000_000
+    (more,) = here.store.commit([accept(9)])
+    assert more.number > max(d.number for d in done)
+    assert here.residual() == 0
+
+
+@pytest.mark.parametrize("table", ["rcpt", "msg"])
+def test_a_row_deleted_by_hand_shows(here, table):
+    """The ledger's residual is what is missing; without that it is 0."""
+    here.store.commit([accept(1), accept(2, verdict=HOLD), accept(3, verdict=None)])
+
+    assert here.residual() == 0
+    here.raw(f"DELETE FROM {table} WHERE id = (SELECT min(id) FROM {table})")
+    assert here.residual() == 1
+
+
+def test_a_counter_changed_by_hand_shows(here):
+    """Too many is as wrong as too few."""
+    here.store.commit([accept(1)])
+    here.raw("UPDATE counter SET delivered = delivered + 1")
+
+    assert here.residual() == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        ("UPDATE body SET data = zeroblob(length(data))", "check"),
+        ("UPDATE body SET data = substr(data, 1, 3)", "length"),
+        ("UPDATE body SET data = NULL", "missing"),
+        ("DELETE FROM body", "missing"),
+    ],
+)
+def test_a_damaged_body_is_quarantined(here, damage, what):
+    """It is held, with a step that says why; it is never due again by itself."""
+    here.store.commit([accept(1)])
+    here.raw(damage)
+
+    assert here.store.content(name(1)) is None
+    reader = here.reader()
+    row, steps = reader.message(name(1)), reader.timeline(name(1))
+    reader.close()
+    assert (row.state, row.reason) == ("held", "corrupt")
+    assert (steps[-1].step, steps[-1].detail) == ("quarantined", {"what": what})
+    assert here.store.due(FAR, LANE, START_US, frozenset(), 10) == []
+    assert here.residual() == 0
+
+
+def test_a_body_file_must_be_there_and_whole(here):
+    """Before the row is committed: else it is not taken, and the others are."""
+    good = here.body_file()
+    answers = here.store.commit([
+        accept(1, **good),
+        accept(2, **{**good, "body_file": "absent"}),
+        accept(3, **{**good, "length": good["length"] + 1}),
+        accept(4, check=b"0" * 16),
+    ])  # fmt: skip
+
+    assert [a.reason for a in answers] == ["", "corrupt", "corrupt", "corrupt"]
+    assert here.store.content(name(1)).body_file == str(here.folder / "bodies-1" / "f1")
+
+
+def test_a_body_file_goes_when_it_is_settled(here):
+    """After the commit; and one that vanished is found before it leaves."""
+    (done,) = here.store.commit([accept(1, **here.body_file())])
+    here.store.commit([settle(done.number << 10)])
+
+    assert list((here.folder / "bodies-1").iterdir()) == []
+    here.store.commit([accept(2, **here.body_file())])
+    (here.folder / "bodies-1" / "f1").unlink()
+    assert here.store.content(name(2)) is None
+
+
+def test_a_bounce_of_a_large_message_has_its_header(here):
+    """Read from the file, and only the header."""
+    text = b"Subject: large\r\n\r\nsecret\r\n" + b"x" * 100_000
+    (done,) = here.store.commit([accept(1, **here.body_file(text))])
+    (failed,) = here.store.commit([settle(done.number << 10, "failed")])
+    ((bucket, lane, _),) = failed.due
+    (out,) = here.store.due(bucket, lane, START_US, frozenset(), 10)
+
+    body = here.store.content(out.message).body
+    assert b"Subject: large" in body
+    assert b"secret" not in body
+
+
+def test_the_sweep_removes_only_what_no_row_names(here):
+    """A file that a message names stays."""
+    here.store.commit([accept(1, **here.body_file())])
+    (here.folder / "bodies-1" / "orphan").write_bytes(b"x")
+
+    assert not here.store.forget_file("f1")
+    assert here.store.forget_file("orphan")
+    assert [p.name for p in (here.folder / "bodies-1").iterdir()] == ["f1"]
+
+
+def test_a_newer_schema_is_refused(here):
+    """With a sentence that says what to do."""
+    here.raw(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+
+    with pytest.raises(StorageFault, match="newer than this Postweir"):
+        SqliteStore(here.folder / "shard-1.db", here.folder / "bodies-1")
+
+
+def test_migrations_are_done_once(here):
+    """A file of this version opens as it is."""
+    here.store.commit([accept(1)])
+    here.again()
+
+    assert here.raw("PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert here.store.queued() == 1
+
+
+def test_it_is_synced_at_each_commit(here):
+    """The durability of everything hangs on these settings."""
+    pragmas = {"synchronous": 2, "journal_mode": "wal", "wal_autocheckpoint": 0}
+
+    assert {k: here.raw(f"PRAGMA {k}")[0][0] for k in pragmas} == pragmas
+
+
+def test_a_file_that_was_moved_away_is_noticed(here):
+    """What we promised would stand where nobody looks."""
+    assert here.store.room()[0] > 0
+    path = here.folder / "shard-1.db"
+    path.rename(here.folder / "elsewhere.db")
+    with pytest.raises(StorageFault):
+        here.store.room()
+    path.write_bytes(b"")
+    with pytest.raises(StorageFault, match="another file"):
+        here.store.room()
+    (here.folder / "elsewhere.db").rename(path)
+
+
+def test_the_record_grows_old_and_goes(here):
+    """Facts first; then settled messages, steps and refusals; what is still ours stays."""
+    settled, _, _ = here.store.commit([accept(1), accept(2), refusal(3)])
+    here.store.commit([settle(settled.number << 10)])
+    here.clock.move(73 * 3600)
+    upkeep(here)
+    assert here.raw("SELECT count(*) FROM facts") == [(0,)]
+    assert here.raw("SELECT count(*) FROM msg") == [(2,)]
+    here.clock.move(36 * 86400)
+    upkeep(here)
+
+    assert here.raw("SELECT name FROM msg") == [(name(2),)]
+    assert here.raw("SELECT count(*) FROM rcpt") == [(1,)]
+    assert here.raw("SELECT count(*) FROM step") == [(0,)]
+    assert here.raw("SELECT count(*) FROM refusal") == [(0,)]
+    assert here.residual() == 0
+    here.again()
+    (done,) = here.store.commit([accept(9)])
+    assert done.number == 4  # no number is given twice
+    assert here.raw("SELECT min(id) FROM step")[0][0] > 3
+
+
+def test_the_log_is_kept_short(here):
+    """A thread moves the log into the file while the writer goes on."""
+    body = b"Subject: x\r\n\r\n" + b"x" * 60_000
+    wal = here.folder / "shard-1.db-wal"
+    check = hashlib.blake2b(body, digest_size=16).digest()
+    for n in range(400):
+        here.store.commit([accept(n, body=body, length=len(body), check=check)])
+
+    assert wal.stat().st_size < 4 * PAGES_WAKE * 4096
+    assert here.store.queued() == 400
+
+
+def test_a_wide_request_is_done_in_pieces(here, monkeypatch):
+    """So that no accept waits for it; its number counts as done with the last piece."""
+    monkeypatch.setattr("postweir.storage.spool_batch.SCOPE_ROWS_MAX", 10)
+    here.store.commit([accept(n) for n in range(1, 26)])
+    wish = Request(1, "drop", "account=acme", "", "operator", 0)
+    answers = []
+    while not answers or answers[-1].more:
+        answers += here.store.commit([wish])
+        if len(answers) == 2:
+            here.again()  # a crash in the middle: what was done is found done
+
+    assert sum(len(a.ended) for a in answers) == 25
+    assert here.store.request_done() == 1
+    assert here.store.queued() == 0
+    assert here.residual() == 0
+
+
+def test_what_readers_see(here):
+    """A message with its timeline, the queue by state and domain, refusals, counts, status."""
+    done = here.store.commit([
+        accept(1, "a@far.example", "b@other.example"), accept(2, verdict=HOLD), refusal(3),
+    ])  # fmt: skip
+    first = done[0].number << 10
+    here.store.commit([settle(first, "deferred"), settle(first + 1)])
+    reader = here.reader()
+
+    rows = answer(reader, Read(1, "message", name(1), 0, 100)).rows
+    message, steps = unpack(rows[0], MessageRow), [unpack(r, Step) for r in rows[1:]]
+    assert [r.state for r in message.recipients] == ["queued", "delivered"]
+    assert message.recipients[0].next_attempt_at_us == START_US + 300_000_000
+    assert message.recipients[0].reply == "450 4.2.0 Come again"
+    assert message.facts == b"facts"
+    assert [s.step for s in steps] == ["accepted", "attempt", "delivered"]
+    assert reader.message(name(3)).stage == "data"
+    assert reader.message("absent") is None
+    queue, after = reader.queue("state=held", 0, 10)
+    assert ([q.id for q in queue], after) == ([name(2)], None)
+    assert [q.address for q in reader.queue("domain=far.example", 0, 10)[0]][:1] == [
+        "a@far.example"
+    ]
+    assert [r.id for r in reader.refusals("account=acme", 0, 10)[0]] == [name(3)]
+    status = reader.status()
+    assert (status.queued, status.held, status.pending) == (1, 1, 0)
+    reader.close()
+
+
+def test_counted_is_what_was_judged_since(here):
+    """Accepted and refused, by time, in pages; our own bounces and unjudged mail are not."""
+    for n in range(1, 21):
+        here.store.commit([refusal(n) if n % 5 == 0 else accept(n)])
+        here.clock.move(10)
+    here.store.commit([accept(90, verdict=None), accept(91, origin="dsn", account="-")])
+    reader = here.reader()
+    since_us = START_US + 95_000_000  # the first ten are older
+
+    found, after = [], 0
+    while after is not None:
+        some, after = reader.counted(since_us, after, 3)
+        found += some
+    assert [c.message for c in found] == [name(n) for n in range(11, 21)]
+    assert {c.recipients for c in found} == {1}
+    assert reader.counted(0, 0, 1000)[0][0].message == name(1)
+    reader.close()
+
+
+def test_pages_go_on_where_they_ended(here):
+    """Every question's cursor leads through all rows, once."""
+    here.store.commit([accept(n) for n in range(1, 8)])
+    reader = here.reader()
+    for question, count in [("queue", 7), ("steps", 7), ("ledger", 1), ("counted", 7)]:
+        rows, after = [], 0
+        while after is not None:
+            page = answer(reader, Read(1, question, "", after, 2))
+            rows += page.rows
+            after = page.next
+        assert len(set(rows)) == len(rows) == count, question
+    assert answer(reader, Read(1, "no such", "", 0, 10)).rows == []
+    reader.close()
+
+
+def refusal(n: int) -> Refusal:
+    a = accept(n)
+    reply = settle(1, "failed").reply
+    return Refusal(name(n), START_US, "data", a.sender, a.envelope, "", reply, REFUSE, b"")
+
+
+def upkeep(here: Here) -> None:
+    while here.store.upkeep():
+        pass
+
+
+# Crashes: a child that accepts and settles is killed at random; what it said is in the file.
+
+
+def live(folder: Path, seed: int, say: int, *, early: bool = False) -> None:
+    """Accept and settle, and say so, until killed. `early` says it before the commit."""
+    store = SqliteStore(folder / "shard-1.db", folder / "bodies-1")
+    chance = random.Random(seed)
+    row = store._db.execute("SELECT count(*) FROM msg").fetchone()
+    n, mine = row[0] + 1, []
+    while True:
+        batch = [accept(n + i) for i in range(chance.randint(1, 20))]
+        outcomes = [settle(r, chance.choice(["delivered", "failed"]))
+                    for r in mine[: chance.randint(0, 10)]]  # fmt: skip
+        words = "".join(f"+{a.message}\n" for a in batch)
+        words += "".join(f"-{s.recipient}\n" for s in outcomes)
+        if early:
+            os.write(say, words.encode())
+        done = store.commit([*batch, *outcomes])
+        if not early:
+            os.write(say, words.encode())
+        n += len(batch)
+        mine = mine[len(outcomes) :] + [d.number << 10 for d in done[: len(batch)]]
+
+
+def one_life(folder: Path, seed: int, *, early: bool = False) -> str:
+    """Let a child live for a moment; returns all it said."""
+    hear, say = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(hear)
+            live(folder, seed, say, early=early)
+        finally:
+            os._exit(1)
+    os.close(say)
+    time.sleep(random.Random(seed).uniform(0.01, 0.08))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    words = b""
+    while piece := os.read(hear, 65536):
+        words += piece
+    os.close(hear)
+    return words.decode().rpartition("\n")[0]
+
+
+def broken(folder: Path, said: list[str]) -> list[str]:
+    """Return what was said and is not so."""
+    reader = connect(folder / "shard-1.db")
+    names = {row[0] for row in reader.execute("SELECT name FROM msg")}
+    ended = {row[0] for row in reader.execute("SELECT id FROM rcpt WHERE state > 0")}
+    reader.close()
+    words = [word for life in said for word in life.split("\n") if word]
+    lost = [w for w in words if w[0] == "+" and w[1:] not in names]
+    return lost + [w for w in words if w[0] == "-" and int(w[1:]) not in ended]
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_forty_lives_lose_nothing(tmp_path):
+    """Whatever was acknowledged is there after each kill, and the ledger closes."""
+    said = [one_life(tmp_path, seed) for seed in range(40)]
+
+    assert sum(map(len, said)) > 0
+    assert broken(tmp_path, said) == []
+    reader = SqliteReader(tmp_path / "shard-1.db", shard=1)
+    assert audit({1: reader.ledger()}).status == 0
+    reader.close()
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_the_crash_test_catches_what_it_is_for(tmp_path):
+    """A shard that answers before the commit is found out; else the test above proves nothing."""
+    said = [one_life(tmp_path, seed, early=True) for seed in range(40)]
+
+    assert broken(tmp_path, said) != []
