@@ -493,6 +493,8 @@ class Life(RuleBasedStateMachine):
         self.requests += 1
         scope = wide or name(data.draw(st.integers(1, max(1, self.messages))))
         self.both(request(self.requests, verb, scope))
+        if verb == "resume":  # what was suspended may come back a little later
+            self.wait(0)
 
     @rule(seconds=st.sampled_from([1, 400, 90_000]))
     def wait(self, seconds):

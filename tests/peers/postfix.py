@@ -55,8 +55,8 @@ class Postfix:
             [f"{PEERS}/usr/lib/postfix/sbin/master", "-c", str(self._config), "-d"],
             env={**ENVIRONMENT, "MAIL_CONFIG": str(self._config)},
             stdin=subprocess.DEVNULL,
-            stdout=(folder / "master.out").open("wb"),
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
@@ -114,6 +114,7 @@ queue_run_delay = 5s
 smtpd_client_connection_count_limit = 0
 message_size_limit = 52428800
 smtpd_recipient_restrictions = permit_mynetworks, reject
+local_header_rewrite_clients =
 smtp_destination_concurrency_limit = 20
 """
         (self._config / "main.cf").write_text(main)
@@ -176,9 +177,13 @@ def smtp_sink(tmp_path: Path) -> Iterator[tuple[int, Path]]:
             if above != Path("/") and above.stat().st_uid == 0:
                 above.chmod(above.stat().st_mode | 0o055)
         shutil.chown(folder, "nobody")
-    log = (tmp_path / "sink.out").open("wb")
     process = subprocess.Popen(
-        words, cwd=folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        words,
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     wait_for(lambda: _answers(port), 10, "smtp-sink answers")
     yield port, folder

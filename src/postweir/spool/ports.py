@@ -410,6 +410,10 @@ class Reader(Protocol):
         """Return how full this shard is."""
         ...
 
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
 
 class Requests(Protocol):
     """The operator's wishes, in order."""

@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
-import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -13,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from postweir.judge.ports import Judge
-from postweir.mail.envelope import RECIPIENTS_MAX, is_message_id
 from postweir.runtime import clock, link
 from postweir.runtime.link import Link
 from postweir.runtime.log import Log
@@ -21,6 +17,15 @@ from postweir.runtime.metrics import Metrics
 from postweir.runtime.settings import Settings
 from postweir.spool import questions
 from postweir.spool.later import Later
+from postweir.spool.leaving import (
+    damage_of_file,
+    forget_file,
+    orphans,
+    outs_of,
+    read_lane,
+    sound,
+)
+from postweir.spool.meters import SpoolMetrics
 from postweir.spool.ports import (
     Accept,
     Change,
@@ -46,7 +51,7 @@ from postweir.spool.ports import (
     Wake,
 )
 from postweir.spool.shard import Fetch, Outgoing
-from postweir.spool.states import RECIPIENT, bucket_of, domain_of, lane_of, recipients_of
+from postweir.spool.states import RECIPIENT
 from postweir.spool.writer import RoomyStore, Writer
 
 BEAT_S = 0.05
@@ -56,37 +61,7 @@ READS_WAITING_MAX = 64  # of one neighbour; commands ask a page at a time
 REQUESTS_S = 0.25
 REQUESTS_WAIT_S = 10.0  # for the first look at what operators asked, before anything goes out
 SWEEP_S = 600.0
-ORPHAN_AGE_S = 600.0  # the longest transaction: a younger file may still be named by an accept
-ORPHANS_MAX = 1000
 SETTLED_MAX = 10_000  # in one frame
-
-
-class SpoolMetrics:
-    """What one shard counts."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self.accepts = metrics.counter(
-            "postweir_spool_accepts", "Messages offered, by what came of it.", ["result"]
-        )
-        self.changes = metrics.counter(
-            "postweir_spool_changes", "Committed changes of what is ours, by kind.", ["kind"]
-        )
-        self.commit_s = metrics.histogram(
-            "postweir_spool_commit_seconds", "From the first statement to the synced commit."
-        )
-        self.commit_changes = metrics.histogram(
-            "postweir_spool_commit_changes",
-            "Changes that shared one commit.",
-            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 20000),
-        )
-        self.queued = metrics.gauge("postweir_spool_queued", "Recipients that have not ended.")
-        self.ready = metrics.gauge("postweir_spool_ready", "Recipients in memory, not handed out.")
-        self.in_hand = metrics.gauge("postweir_spool_in_hand", "Recipients that delivery has.")
-        self.free = metrics.gauge("postweir_spool_free_bytes", "Free bytes where the file is.")
-        self.possible_duplicates = metrics.gauge(
-            "postweir_spool_possible_duplicates",
-            "Recipients handed out again after a worker died with them, since the start.",
-        )
 
 
 class Service:
@@ -163,6 +138,8 @@ class Service:
                 ).run()
             ),
         ]  # fmt: skip
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_end)
 
     async def close(self) -> None:
         """Take no more mail, commit what waits, leave the file tidy."""
@@ -176,6 +153,8 @@ class Service:
         await asyncio.sleep(0)  # the last answers are on their way to the loop
         for one in list(self._links):
             one.close()
+        if self._reader is not None:
+            await self._loop.run_in_executor(self._reading, self._reader.close)
         for pool in (self._reading, self._checking, self._asking):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -245,7 +224,7 @@ class Service:
         return True
 
     def _take(self, one: Link, accept: Accept, changes: list[tuple[Change, object]]) -> None:
-        reason = self._reason() or ("" if _sound(accept) else "corrupt")
+        reason = self._reason() or ("" if sound(accept) else "corrupt")
         if reason:
             self._metrics.accepts.labels(reason).inc()
             one.send(Unsafe(accept.ask, reason))
@@ -305,9 +284,15 @@ class Service:
         """On the writer's thread: nothing more may be said to be safe, so it ends here."""
         self._fail("spool.fault", shard=self._index, fault=repr(fault))
 
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        # A shard that no longer beats, obeys or judges later is not half alive: it starts anew.
+        if not task.cancelled() and task.exception() is not None:
+            self._fail("spool.task", shard=self._index, fault=repr(task.exception()))
+
     def _on_done(self, done: Sequence[tuple[Change, Any, Done]]) -> None:
         now_us, now_s = clock.wall_us(), self._loop.time()
         settled: dict[Link, list[tuple[int, int]]] = defaultdict(list)
+        suspended = False
         for change, token, answer in done:
             match change:
                 case Accept():
@@ -318,7 +303,7 @@ class Service:
                     if isinstance(change, Settle):
                         settled[token].append((change.recipient, change.attempt))
                 case Request(verb="suspend"):
-                    self._outgoing.forget_ready()
+                    suspended = True
                 case _:
                     pass
             self._outgoing.forget(answer.ended)
@@ -327,6 +312,8 @@ class Service:
             self._note(change, answer)
             if isinstance(token, asyncio.Future) and not token.done():
                 token.set_result(answer)
+        if suspended:  # last, for what was accepted in the same commit did not know of it
+            self._outgoing.forget_ready()
         for one, pairs in settled.items():
             for at in range(0, len(pairs), SETTLED_MAX):
                 one.send(Settled(pairs[at : at + SETTLED_MAX]))
@@ -485,10 +472,14 @@ class Service:
     async def _sweep(self) -> None:
         """Remove body files that no row names: of accepts that were never sent."""
         while True:
-            names = await self._loop.run_in_executor(self._checking, orphans, self._bodies)
+            try:
+                names = await self._loop.run_in_executor(self._checking, orphans, self._bodies)
+            except OSError as fault:
+                self._log.error("spool.sweep_failed", fault=str(fault))
+                names = []
             removed = 0
             for name in names:
-                removed += await self._writer.ask(_forget_file(name))
+                removed += await self._writer.ask(forget_file(name))
             if removed:
                 self._log.info("spool.swept", files=removed)
             await asyncio.sleep(SWEEP_S)
@@ -498,98 +489,3 @@ class Service:
             lambda store: store.pending(after, count_max)
         )
         return found
-
-
-def outs_of(
-    accept: Accept, answer: Done, bodies: Path, now_us: int
-) -> tuple[list[tuple[Out, int, int]], Content]:
-    """Return what leaves of a message that was just committed, from memory."""
-    first, lane = recipients_of(answer.number)[0], lane_of(accept.sender.key)
-    ready = set(answer.ready)
-    outs = [
-        (
-            Out(
-                recipient=first + n,
-                attempt=1,
-                message=accept.message,
-                sender=accept.sender.key,
-                address=address,
-                accepted_at_us=now_us,
-                age_s=0.0,
-                tries=0,
-                lifetime_s=accept.lifetime_s,
-            ),
-            bucket_of(domain_of(address)),
-            lane,
-        )
-        for n, address in enumerate(accept.envelope.recipients)
-        if first + n in ready
-    ]
-    content = Content(
-        message=accept.message,
-        mail_from=accept.envelope.mail_from,
-        added=accept.added,
-        body=accept.body,
-        body_file=str(bodies / accept.body_file) if accept.body_file else None,
-        length=accept.length,
-        check=accept.check,
-        eight_bit=accept.eight_bit or accept.envelope.eight_bit,
-        origin=accept.origin,
-    )
-    return outs, content
-
-
-def read_lane(
-    store: RoomyStore, fetch: Fetch, known: AbstractSet[int]
-) -> tuple[list[tuple[Out, Content]], int | None]:
-    """On the writer's thread: what is due in one lane, and when to look there again."""
-    outs = store.due(fetch.bucket, fetch.lane, fetch.until_us, known, fetch.count_max)
-    contents = {message: store.content(message) for message in {out.message for out in outs}}
-    found = [(out, content) for out in outs if (content := contents[out.message]) is not None]
-    if len(outs) >= fetch.count_max:
-        return found, fetch.until_us
-    return found, store.next_due(fetch.bucket, fetch.lane, fetch.until_us)
-
-
-def damage_of_file(content: Content) -> str:
-    """Return what is wrong with a body file, or "". Reads all of it."""
-    digest, length = hashlib.blake2b(digest_size=16), 0
-    try:
-        with Path(content.body_file or "").open("rb") as file:
-            while piece := file.read(1024 * 1024):
-                digest.update(piece)
-                length += len(piece)
-    except OSError:
-        return "missing"
-    if length != content.length:
-        return "length"
-    return "" if digest.digest() == content.check else "check"
-
-
-def orphans(bodies: Path) -> list[str]:
-    """Return the names of files that are older than any transaction may be."""
-    before_s = time.time() - ORPHAN_AGE_S
-    with os.scandir(bodies) as entries:
-        old = [e.name for e in entries if e.is_file() and e.stat().st_mtime < before_s]
-    return old[:ORPHANS_MAX]
-
-
-def _forget_file(name: str) -> Callable[[RoomyStore], bool]:
-    return lambda store: store.forget_file(name)
-
-
-def _sound(accept: Accept) -> bool:
-    """True when an accept may be committed at all; what it says of its body is checked there."""
-    return (
-        is_message_id(accept.message)
-        and 1 <= len(accept.envelope.recipients) <= RECIPIENTS_MAX
-        and (accept.body is None) != (accept.body_file is None)
-        and (accept.body_file is None or _plain_name(accept.body_file))
-        and (accept.verdict is None or accept.verdict.takes_mail)
-        and accept.length >= 0
-        and accept.lifetime_s >= 0
-    )
-
-
-def _plain_name(name: str) -> bool:
-    return bool(name) and "/" not in name and "\0" not in name and not name.startswith(".")

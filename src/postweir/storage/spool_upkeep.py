@@ -5,8 +5,9 @@ Small batches, when the writer has nothing else to do, so that no accept waits f
 
 from postweir.runtime.settings import Spool
 from postweir.spool.states import domain_of, recipients_of
-from postweir.storage.spool_batch import DAY_US, Batch, Numbers, Pauses
+from postweir.storage.spool_batch import DAY_US, Batch
 from postweir.storage.spool_schema import WAITS_NOT, first, rows
+from postweir.storage.spool_values import Numbers, Pauses
 from postweir.storage.sqlite import Connection
 
 BATCH_ROWS = 500  # a few milliseconds of the writer

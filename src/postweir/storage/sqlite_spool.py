@@ -43,10 +43,11 @@ from postweir.spool.ports import (
     Settle,
     Sited,
 )
-from postweir.storage.spool_batch import Answer, Batch, Numbers, Pauses, recipients_in
+from postweir.storage.spool_batch import Batch, recipients_in
 from postweir.storage.spool_checkpoint import Checkpoint
 from postweir.storage.spool_schema import WAITS_PAUSED, first, migrate, rows
 from postweir.storage.spool_upkeep import Upkeep
+from postweir.storage.spool_values import Answer, Numbers, Pauses
 from postweir.storage.sqlite import Connection, Fault, StorageFault, connect
 
 FULL = 13  # SQLITE_FULL, also for ENOSPC on a write; on a sync it is an I/O error instead
@@ -114,9 +115,13 @@ class SqliteStore:
     def upkeep(self) -> bool:
         """Do a small batch of what retention asks for; True when more is left to do."""
         batch = self._batch()
-        with self._transaction():
-            more = self._upkeep.work(batch, self._pauses, self.settings, self._now_us())
-            batch.flush()
+        try:
+            with self._transaction():
+                more = self._upkeep.work(batch, self._pauses, self.settings, self._now_us())
+                batch.flush()
+        except Full:
+            self._upkeep.pauses_changed = True  # what it let go is held again: go round anew
+            raise
         self._committed(batch)
         return more
 
@@ -272,7 +277,8 @@ class SqliteStore:
                         break
             found = self._outs(wanted, paused)
         if paused:
-            self._park(paused)
+            with contextlib.suppress(Full):  # they are passed over again
+                self._park(paused)
         return found
 
     def _outs(self, wanted: list[int], paused: list[int]) -> list[Out]:
