@@ -1,5 +1,6 @@
 """A message's whole life, through real processes, with real commands."""
 
+import contextlib
 import json
 import os
 import signal
@@ -210,6 +211,25 @@ def test_reload():
         assert len({p["settings"] for p in health["processes"].values()}) == 1
         page = urllib.request.urlopen(f"http://127.0.0.1:{on.here.port_metrics}/metrics").read()
         assert b'postweir_up{process="spool 2"} 1' in page
+
+
+def test_a_reload_reaches_who_was_starting():
+    """A process that read the old settings while the others were told is told again."""
+    with scene() as on:
+        victim = on.here.process("judge")
+        os.kill(victim, signal.SIGKILL)
+        text = on.here.config.read_text()
+        on.here.config.write_text(text.replace("[judge]", "[judge]\nscan_ms = 40"))
+        on.here.run("reload")
+        url = f"http://127.0.0.1:{on.here.port_metrics}/health"
+
+        def alike():
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as page:
+                said = json.load(page)["processes"].values()
+                return len({one.get("settings") for one in said}) == 1
+            return False
+
+        wait_for(alike, 10, "all run the same settings")
 
 
 def test_nothing_inherits_what_it_should_not():

@@ -32,6 +32,8 @@ from postweir.runtime.log import Journal, open_log
 LOOK_S = 0.05
 LATE_S = 0.25  # a look this late says more about us than about the children
 BACKOFF_S_FIRST, BACKOFF_S_MAX = 0.1, 5.0
+START_S_MAX = 30.0  # a child that is not up and shows nothing for so long hangs
+TELL_S = 1.0  # between two reminders that there are other settings now
 STEADY_S = 10.0  # a child that lived so long starts again at once
 KILL_S = 2.0  # after a drain's bound, how long a killed child may take to be gone
 DRAIN_ORDER = (("edge",), ("delivery",), ("judge", "watch"), ("spool",))
@@ -47,6 +49,7 @@ class Child:
         self.started_at = 0.0
         self.start_at = 0.0  # when to start (again)
         self.failures = 0
+        self.told_at = 0.0  # when it was last told to take the settings
 
     @property
     def name(self) -> str:
@@ -118,15 +121,16 @@ class Supervisor:
         if status is not None:
             self._note_end(one, now, status)
             return
-        beat_ns, state = self._beat(one)
-        silent_s = (clock.monotonic_ns() - beat_ns) / 1e9
-        if (
-            state == child.UP
-            and silent_s > self._settings.supervisor.silence_s
-            and now > self._forgive_until
-        ):
+        beat_ns, state, runs = self._beat(one)
+        silent_s = min(now - one.started_at, (clock.monotonic_ns() - beat_ns) / 1e9)
+        bound_s = self._settings.supervisor.silence_s if state == child.UP else START_S_MAX
+        if silent_s > bound_s and now > self._forgive_until:
             self._log.error("supervisor.silent", child=one.name, silent_s=round(silent_s, 2))
             one.process.kill()
+        elif state == child.UP and runs != self._settings.hash and now - one.told_at > TELL_S:
+            # It was starting while the others were told.
+            one.told_at = now
+            one.process.send_signal(signal.SIGHUP)
 
     def _note_end(self, one: Child, now: float, status: int) -> None:
         lived_s = now - one.started_at
@@ -141,6 +145,16 @@ class Supervisor:
             self._start(one, now)
 
     def _start(self, one: Child, now: float) -> None:
+        """Start a child; what stands in the way (no memory, no disk) is tried again later."""
+        try:
+            one.process = self._spawn(one)
+        except OSError as fault:
+            one.failures += 1
+            one.start_at = now + BACKOFF_S_MAX
+            self._log.error("supervisor.cannot_start", child=one.name, fault=str(fault))
+        one.started_at = now
+
+    def _spawn(self, one: Child) -> subprocess.Popen[bytes]:
         at = one.slot * child.SLOT.size
         self._memory[at : at + child.SLOT.size] = child.SLOT.pack(0, child.STARTING, b"")
         listeners = self._listeners if one.kind == "edge" else []
@@ -154,18 +168,17 @@ class Supervisor:
         }
         words = [sys.executable, "-m", "postweir", one.kind, "--index", str(one.index)]
         # Popen from this, the main thread: PDEATHSIG fires when the thread that spawned ends.
-        one.process = subprocess.Popen(
+        return subprocess.Popen(
             [*words, "-c", str(self._path)],
             stdin=subprocess.DEVNULL,
             pass_fds=[self._beats, *(listener.fileno() for listener, _ in listeners)],
             env={**os.environ, "POSTWEIR_SUPERVISED": frames.json(handed).decode()},
             start_new_session=True,  # a terminal's ^C is for us; we stop them in order
         )
-        one.started_at = now
 
-    def _beat(self, one: Child) -> tuple[int, int]:
-        beat_ns, state, _ = child.SLOT.unpack_from(self._memory, one.slot * child.SLOT.size)
-        return beat_ns, state
+    def _beat(self, one: Child) -> tuple[int, int, str]:
+        beat_ns, state, runs = child.SLOT.unpack_from(self._memory, one.slot * child.SLOT.size)
+        return beat_ns, state, runs.rstrip(b"\0").decode("ascii", "replace")
 
     def _say_ready(self, waited_s: float) -> None:
         if self._ready:
@@ -199,16 +212,20 @@ class Supervisor:
                 k for k in settings.differing(self._settings, found) if k in settings.RESTART
             ]
             self._settings = kept(self._settings, found, waiting)
-            child.write_current(self._settings)
-            for one in self._children:
-                if one.process is not None and self._beat(one)[1] == child.UP:
-                    one.process.send_signal(signal.SIGHUP)
             answer |= {"taken": True, "restart_needed": waiting}
             self._log.info("settings.checked", settings=self._settings.hash)
         answer["hash"] = self._settings.hash
-        fresh = self._settings.run / "reload.new"
-        fresh.write_bytes(frames.json(answer))
-        fresh.rename(self._settings.run / "reload.json")
+        try:
+            child.write_current(self._settings)
+            fresh = self._settings.run / "reload.new"
+            fresh.write_bytes(frames.json(answer))
+            fresh.rename(self._settings.run / "reload.json")
+        except OSError as fault:
+            self._log.error("settings.unwritten", fault=str(fault))
+        for one in self._children:  # also to open their logs anew
+            if one.process is not None and self._beat(one)[1] == child.UP:
+                one.told_at = time.monotonic()
+                one.process.send_signal(signal.SIGHUP)
 
     def _drain(self) -> None:
         """Stop in the order of the mail: no new mail, nothing in hand, then the promises."""
