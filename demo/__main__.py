@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -11,72 +12,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import rich.box
-import rich.console
-import rich.table
-
 from demo.evening import EVENING, Customer, Letter, Said
 from demo.installation import Installation, free_port
 from demo.sink import Sink, World
+from demo.telling import Teller, rows
 
 DOWN_S = 4.0  # how long the site that is down stays down
 PATIENCE_S = 25.0
 FINAL = {"delivered", "bounced", "refused", "dropped"}
+ENDS = ("delivered", "bounced", "refused", "dropped", "held", "queued", "pending")
+INTERRUPTED = 130
+
+Sent = list[tuple[Letter, Said]]
+Shown = list[dict[str, Any]]
 
 
-class Teller:
-    """Prints what happens as it happens, from whatever thread it happens on."""
-
-    def __init__(self, console: rich.console.Console) -> None:
-        self.console = console
-        self._began = time.monotonic()
-        self._lock = threading.Lock()
-
-    def tell(self, who: str, what: str, style: str = "") -> None:
-        """Print one line."""
-        with self._lock:
-            at = f"{time.monotonic() - self._began:5.1f} s"
-            self.console.print(
-                f"{at}  {who:9} {what}", style=style, highlight=False, markup=False, soft_wrap=True
-            )
-
-
-def fates(here: Installation, sent: list[tuple[Letter, Said]]) -> list[dict[str, Any]]:
-    """Return `message show` of every message that was sent."""
-    return [here.json("message", "show", said.id) for _, said in sent]
-
-
-def settle(here: Installation, sent: list[tuple[Letter, Said]]) -> list[dict[str, Any]]:
+def settle(here: Installation, sent: Sent) -> Shown:
     """Wait until every recipient has its end; returns each message as it is shown."""
     until = time.monotonic() + PATIENCE_S
     while True:
-        shown = fates(here, sent)
-        open_ones = [r for m in shown for r in m["recipients"] if r["state"] not in FINAL]
-        if not open_ones or time.monotonic() > until:
+        shown = [here.json("message", "show", said.id) for _, said in sent]
+        if ended(shown) or time.monotonic() > until:
             return shown
         time.sleep(0.3)
 
 
-def table(shown: list[dict[str, Any]], sent: list[tuple[Letter, Said]]) -> rich.table.Table:
-    """Return what became of each message."""
-    made = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("message", "sender", "verdict", "fate", "last reply"):
-        made.add_column(heading, overflow="fold")
-    for (letter, said), found in zip(sent, shown, strict=True):
-        why = found["verdict"] + (f" ({found['rule']})" if found["rule"] else "")
-        rows = [(r["address"], r["state"], r["reply"] or "") for r in found["recipients"]]
-        if said.code >= 400:
-            rows = [(", ".join(letter.to), "refused at the door", f"{said.code} {said.text}")]
-        for number, (address, state, reply) in enumerate(rows):
-            first = number == 0
-            made.add_row(
-                letter.title if first else "",
-                found["sender"] if first else "",
-                why if first else "",
-                f"{state}: {address}",
-                reply,
-            )
-    return made
+def ended(shown: Shown) -> bool:
+    """True when every recipient has its end."""
+    return all(r["state"] in FINAL for m in shown for r in m["recipients"])
 
 
 @contextlib.contextmanager
@@ -86,18 +49,20 @@ def scratch(keep: bool) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if not keep:
+        if keep:
+            print(f"its mail and log are in {folder}")
+        else:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def send(teller: Teller, here: Installation, login: tuple[str, str]) -> list[tuple[Letter, Said]]:
+def send(teller: Teller, here: Installation, login: tuple[str, str]) -> Sent:
     """Send the evening's mail; returns each letter with what was answered."""
     customer = Customer(here.port, *login)
     sent = []
     for letter in EVENING:
+        teller.tell("customer", f"{letter.title}: {letter.user} to {', '.join(letter.to)}")
         said = customer.send(letter.user, letter.to, letter.message().as_bytes())
         style = "green" if said.code < 400 else "red"
-        teller.tell("customer", f"{letter.title}, to {', '.join(letter.to)}")
         teller.tell("postweir", f"{said.code} {said.text}", style)
         sent.append((letter, said))
     customer.quit()
@@ -107,14 +72,19 @@ def send(teller: Teller, here: Installation, login: tuple[str, str]) -> list[tup
 def evening(teller: Teller, folder: Path, keep: bool) -> int:
     """Play the demo; returns the exit status."""
     down = free_port()
-    world = World(tell=lambda what: teller.tell("world", what, "cyan"))
-    sink, fine = Sink(world), free_port()
+    sink = Sink(World(tell=lambda what: teller.tell("world", what, "cyan")))
+    fine = free_port()
     sink.open(fine)
     here = Installation(
         folder,
         route={"down.example": f"127.0.0.1:{down}", "*": f"127.0.0.1:{fine}"},
         delivery={"retry_s": [2], "connect_s": 5},
     )
+
+    def come_back() -> None:
+        teller.tell("world", "down.example is back", "cyan")
+        sink.open(down)
+
     with here:
         took_s = here.start()
         teller.tell(
@@ -122,57 +92,60 @@ def evening(teller: Teller, folder: Path, keep: bool) -> int:
         )
         login = here.customer("acme")
         teller.tell("operator", f"account acme, credential {login[0]}")
-        back = threading.Timer(DOWN_S, lambda: (sink.open(down), teller.tell(
-            "world", "down.example is back", "cyan")))  # fmt: skip
+        back = threading.Timer(DOWN_S, come_back)
         back.daemon = True
         back.start()
         sent = send(teller, here, login)
         shown = settle(here, sent)
-        teller.console.print()
-        teller.console.print(table(shown, sent))
-        audit = here.json("audit", status=None)
-        ledger = ", ".join(f"{k} {v}" for k, v in audit.items() if isinstance(v, int))
-        teller.console.print(f"ledger, in recipients: {ledger}", highlight=False, soft_wrap=True)
-        teller.console.print(f"residual {audit['residual']}", highlight=False)
-        explain(teller.console, here, login, sent, keep)
+        closes = conclude(teller, here, shown, sent)
+        explain(teller, here, login, sent, keep)
         if keep:
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
+            teller.line("stopping")
     sink.close()
-    done = all(r["state"] in FINAL for m in shown for r in m["recipients"])
-    if not done or audit["residual"]:
-        teller.console.print("not everything ended as it should; the log ends with:")
-        teller.console.print(here.tail(), highlight=False, markup=False)
-        return 1
-    return 0
+    if ended(shown) and closes:
+        return 0
+    teller.line("not everything ended as it should; the log ends with:")
+    teller.line(here.tail())
+    return 1
+
+
+def conclude(teller: Teller, here: Installation, shown: Shown, sent: Sent) -> bool:
+    """Show what became of all, one life whole, and the ledger; True when it closes."""
+    teller.title("What became of it (account acme)")
+    teller.table(rows(shown, sent))
+    for message in shown:
+        if any(r["state"] == "bounced" for r in message["recipients"]):
+            teller.title(f"Everyone can see why: postweir message show {message['id']}")
+            for line in here.run("message", "show", message["id"]).splitlines():
+                teller.line(line, indent=28)
+            break
+    audit = here.json("audit", status=None)
+    teller.title("Is all there? postweir audit, in recipients; our own bounce is one")
+    ends = " + ".join(f"{end} {audit[end]}" for end in ENDS)
+    teller.line(f"accepted {audit['accepted']} = {ends}")
+    teller.line(f"residual {audit['residual']}", "red" if audit["residual"] else "green")
+    return audit["residual"] == 0
 
 
 def explain(
-    console: rich.console.Console,
-    here: Installation,
-    login: tuple[str, str],
-    sent: list[tuple[Letter, Said]],
-    keep: bool,
+    teller: Teller, here: Installation, login: tuple[str, str], sent: Sent, keep: bool
 ) -> None:
     """Say how to go on from here."""
     if not keep:
-        console.print(
-            "\nTo keep it running and send to it by hand: make demo DEMO=--keep", highlight=False
-        )
+        teller.title("To keep it running and send to it by hand: make demo DEMO=--keep")
         return
     command = f"{Path(sys.executable).parent}/postweir"
-    console.print(
-        f"\nIt goes on running; ^C stops it. In another terminal:\n"
-        f"  {command} message show {sent[0][1].id} -c {here.config}\n"
-        f"  {command} queue ls -c {here.config}\n"
-        f"  {command} audit -c {here.config}\n"
-        f"Send to it: 127.0.0.1:{here.port} (STARTTLS) or {here.port_tls} (TLS),\n"
-        f"  user {login[0]}, password {login[1]}; dead@… bounces, …@grey.… is greylisted\n"
-        f"Metrics: curl http://127.0.0.1:{here.port_metrics}/metrics",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    teller.title("It goes on running; ^C stops it. In another terminal:")
+    for words in (f"message show {sent[0][1].id}", "queue ls", "audit"):
+        teller.line(f"  {command} {words} -c {here.config}", indent=6)
+    teller.title("Send to it by hand")
+    teller.line(f"  server    127.0.0.1:{here.port} (STARTTLS) or 127.0.0.1:{here.port_tls} (TLS)")
+    teller.line(f"  user      {login[0]}")
+    teller.line(f"  password  {login[1]}")
+    teller.line("  to        dead@... bounces; ...@grey.example is greylisted; others arrive")
+    teller.line(f"  metrics   curl http://127.0.0.1:{here.port_metrics}/metrics")
 
 
 def main() -> int:
@@ -180,9 +153,13 @@ def main() -> int:
     reader = argparse.ArgumentParser(prog="make demo", description=__doc__)
     reader.add_argument("--keep", action="store_true", help="keep it running afterwards")
     asked = reader.parse_args()
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 132)
-    with scratch(asked.keep) as folder:
-        return evening(Teller(console), folder, asked.keep)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed window ends it as ^C does
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with scratch(asked.keep) as folder:
+            return evening(Teller(), folder, asked.keep)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -39,25 +39,25 @@ class Letter:
 ANNA, BEN = "anna@shop.example", "ben@shop.example"
 EVENING = (
     Letter(
-        "an invoice", ANNA, ("kim@fine.example",), "Your invoice 2026-1107",
+        "invoice", ANNA, ("kim@fine.example",), "Your invoice 2026-1107",
         "Dear Kim,\n\nthank you for your order. The invoice over EUR 41.80 is below.\n\nAnna\n",
         "<p>Dear Kim,</p><p>thank you for your order. The invoice over <b>EUR 41.80</b> is "
         "below.</p><p>Anna</p>",
     ),
     Letter(
-        "a greylisted site", ANNA, ("lee@grey.example",), "Re: opening hours",
+        "greylisted", ANNA, ("lee@grey.example",), "Re: opening hours",
         "Hello Lee,\n\nwe are open until six.\n\nAnna\n",
     ),
     Letter(
-        "one dead recipient", ANNA, ("mia@fine.example", "dead@fine.example"), "Class reunion",
+        "dead recipient", ANNA, ("mia@fine.example", "dead@fine.example"), "Class reunion",
         "Dear both,\n\nthe room is booked for the 12th.\n\nAnna\n",
     ),
     Letter(
-        "a site that is down", BEN, ("noa@down.example",), "Password reset",
+        "site down", BEN, ("noa@down.example",), "Password reset",
         "Somebody, probably you, asked for a new password. The link is valid for an hour.\n",
     ),
     Letter(
-        "spam (GTUBE)", BEN, ("all@fine.example",), "Win now", f"Best prices!\n\n{GTUBE}\n"
+        "GTUBE spam", BEN, ("all@fine.example",), "Win now", f"Best prices!\n\n{GTUBE}\n"
     ),
 )  # fmt: skip
 

@@ -38,8 +38,8 @@ def wait_for(holds: Callable[[], object], seconds: float, what: str) -> float:
     return time.monotonic() - began
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a self-signed certificate for localhost and its key."""
+def certificate(folder: Path, *, days: float = 30) -> tuple[Path, Path]:
+    """Write a self-signed certificate for localhost and its key; it ends in so many days."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay.example.net")])
     now = datetime.datetime.now(datetime.UTC)
@@ -49,8 +49,8 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_before(now - datetime.timedelta(days=9))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(
             x509.SubjectAlternativeName(
                 [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -112,6 +112,7 @@ class Installation:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                start_new_session=True,  # a terminal's ^C is for whoever started it, who stops it
             )
         said: list[str] = []
         listener = threading.Thread(target=_listen, args=(self._process, said), daemon=True)

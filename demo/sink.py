@@ -64,7 +64,8 @@ class World:
     def message(self, received: Received) -> Reply:
         """Take one message."""
         self.arrived.append(received)
-        self.tell(f"{received.recipients[0].rpartition('@')[2]} accepts for "
+        what = "" if received.mail_from else "the bounce "
+        self.tell(f"{received.recipients[0].rpartition('@')[2]} accepts {what}for "
                   f"{', '.join(received.recipients)}")  # fmt: skip
         return Reply(250, "2.0.0", f"Taken as {len(self.arrived)}")
 

@@ -118,6 +118,7 @@ class Load:
     size: int = 1500
     promised: dict[str, str] = field(default_factory=dict)  # token → id: every 250
     unknown: set[str] = field(default_factory=set)  # connection lost after the data was sent
+    turned_away: dict[str, int] = field(default_factory=dict)  # token → code, after the data
     refused: Counter[int] = field(default_factory=Counter)
     slowest_s: float = 0.0
 
@@ -174,4 +175,5 @@ class Load:
         if code == 250:
             self.promised[token] = said.decode().rpartition(" ")[2]
         else:
+            self.turned_away[token] = code
             self.refused[code] += 1

@@ -50,7 +50,7 @@ class Typed:
 def typed(tmp_path):
     office = open_office(tmp_path / "data")
     config = tmp_path / "postweir.toml"
-    config.write_text("")
+    config.write_text('[edge]\nlisten = ["127.0.0.1:0"]\n[metrics]\nlisten = "127.0.0.1:0"\n')
     yield Typed(office, config)
     office.shards.close()
 
@@ -73,6 +73,8 @@ def test_help_names_every_command_and_exit_status(typed):
                  "credential", "sender", "policy", "message", "queue", "audit"):  # fmt: skip
         assert f"\n  {word} " in out
     assert whole(out)
+    for part in app.PARTS:
+        assert f"\n{part}:\n" in out
     assert "  2  wrong words or settings" in out
     assert max(map(len, out.splitlines())) <= 100
 
@@ -170,6 +172,7 @@ def test_message_show(typed):
 
 def test_message_and_queue_verbs(typed):
     """Count, do, and say what waits for whom."""
+    typed("account", "add", "acme")
     fill(typed, 1, accept(1, ["a@x.example", "b@x.example"]), accept(2, verdict=HOLD))
     assert typed("message", "drop", name(1))[0] == 2
     assert typed("message", "drop", name(1), "--dry-run")[1] == (
@@ -182,6 +185,9 @@ def test_message_and_queue_verbs(typed):
     rows = typed.json("queue", "ls")[1]
     assert [row["id"] for row in rows] == [name(2)]
     assert typed("queue", "show")[1].splitlines()[1].split()[:2] == ["fine.example", "1"]
+    typed("queue", "suspend", "--account", "acme")
+    assert " suspended " in typed("queue", "ls")[1]
+    typed("queue", "resume", "--account", "acme")
     typed.office.shards.down = {2}
     status, out, _ = typed("queue", "suspend", "--domain", "x.example", "--reason", "y")
 
@@ -192,7 +198,7 @@ def test_message_and_queue_verbs(typed):
         "would retry 1 recipient of account=acme\n"
     )
     assert typed("queue", "drop", "--account", "acme")[0] == 2
-    assert typed.json("queue", "drop", "--account", "acme", "--reason", "z")[1]["number"] == 6
+    assert typed.json("queue", "drop", "--account", "acme", "--reason", "z")[1]["number"] == 8
 
 
 def test_audit(typed):

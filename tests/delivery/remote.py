@@ -206,7 +206,7 @@ async def delivering(route, *, hands=None, tls=False, names=None, log=None, own_
     resolver = Resolver(("127.0.0.1:9",), metrics)
     router = Router(
         names or resolver, table=route, port=now.port, private_networks=now.private_networks,
-        hostname="relay.example", chance=lambda: 0.5,
+        hostnames=("relay.example",), chance=lambda: 0.5,
     )  # fmt: skip
     worker = Worker(
         now, router=router, hostname="relay.example", context=client_context(),

@@ -29,8 +29,8 @@ class Names:
 
 def router(names, *, table=None, private=False, chance=lambda: 0.5):
     return Router(
-        names, table=table or {}, port=25, private_networks=private, hostname="relay.us.example",
-        chance=chance,
+        names, table=table or {}, port=25, private_networks=private,
+        hostnames=("relay.us.example", "MX.us.example"), chance=chance,
     )  # fmt: skip
 
 

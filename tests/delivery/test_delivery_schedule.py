@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postweir.delivery.schedule import GROW_S, Schedule
+from postweir.delivery.schedule import GROW_S, QUIET_S, QUIET_WAITING_MAX, Schedule
 from postweir.mail.reply import Reply
 
 REFUSED = Reply(451, "4.4.1", "refused")
@@ -85,7 +85,7 @@ def fill(made, site, count):
 
 
 def test_connections_grow_with_the_queue():
-    """One for a few, few for a site that never answered, then one for each five, to the bound."""
+    """One for a few, few for a site that never answered, then one more for each answer, bounded."""
     made, site = schedule()
     assert made.openings(site, 0.0) == 0
     fill(made, site, 3)
@@ -94,6 +94,11 @@ def test_connections_grow_with_the_queue():
     assert made.openings(site, 0.0) == 4
 
     site.open = 4
+    for _ in range(10):
+        made.answered(site, 0.0)
+    assert made.openings(site, 0.0) == 10
+    for _ in range(10):
+        made.answered(site, 0.0)
     assert made.openings(site, 0.0) == 16
     site.idle, site.open = 500, 500
     assert made.openings(site, 0.0) == 0
@@ -119,9 +124,69 @@ def test_a_site_that_cannot_be_reached_is_shut():
     assert made.shut(site, 1089.0) == REFUSED
     assert made.shut(site, 1090.0) is None
 
+
+def test_a_site_that_came_back_is_asked_gently():
+    """A greeting does not open the floodgates, and each answer lets one more connection in."""
+    made, site = schedule()
+    fill(made, site, 500)
+    made.unreached(site, REFUSED, 1000.0)
+    fill(made, site, 500)
+    site.open = 1
+    made.greeted(site, 1030.0)
+    assert made.shut(site, 1030.0) is None
+    assert made.openings(site, 1030.0) == 0
+
+    made.answered(site, 1031.0)
+    assert made.openings(site, 1031.0) == 1
+    made.answered(site, 1031.0)
+    made.answered(site, 1031.0)
+    assert made.openings(site, 1031.0) == 3
+
+
+def test_a_site_that_keeps_hanging_up_is_left_alone():
+    """Some ended connections only slow us down; five in a row with nothing answered shut it."""
+    made, site = schedule()
     fill(made, site, 100)
-    made.heard(site, 1090.0)
-    assert made.openings(site, 1090.0) == 4
+    site.open = 8
+    for _ in range(10):
+        made.answered(site, 1000.0)
+    for _ in range(4):
+        assert made.ended(site, REFUSED, 1000.0) == []
+    assert site.room == 1
+    made.answered(site, 1001.0)
+    for _ in range(4):
+        assert made.ended(site, REFUSED, 1001.0) == []
+
+    assert len(made.ended(site, REFUSED, 1001.0)) == 100
+    assert made.shut(site, 1002.0) == REFUSED
+
+
+def test_where_nothing_moves_only_a_few_wait():
+    """After a time without any answer all but those longest here are deferred; not before."""
+    made, site = schedule()
+    fill(made, site, 100)
+    made.asked(site, 1000.0)
+    site.opening = 1
+    assert made.shed(site, 1000.0 + QUIET_S - 1) == []
+    made.greeted(site, 1010.0)
+    site.opening, site.open = 0, 1
+    assert made.shed(site, 1000.0 + QUIET_S) == []
+
+    shed = made.shed(site, 1010.0 + QUIET_S)
+    assert [e.message[1] for e in shed] == [f"m{n}" for n in range(QUIET_WAITING_MAX, 100)]
+    assert len(drained(made, site)) == QUIET_WAITING_MAX
+
+
+def test_a_site_that_was_asked_nothing_is_not_silent():
+    """Silence is counted from when it got something to do."""
+    made, site = schedule()
+    site.open = site.idle = 1
+    fill(made, site, 100)
+    assert made.shed(site, 5000.0) == []
+
+    made.asked(site, 5000.0)
+    site.idle = 0
+    assert made.shed(site, 5001.0) == []
 
 
 def test_a_refused_further_connection_only_stops_growth():
@@ -133,6 +198,8 @@ def test_a_refused_further_connection_only_stops_growth():
     assert made.unreached(site, REFUSED, 1000.0) == []
     assert made.shut(site, 1000.0) is None
     assert made.openings(site, 1000.0 + GROW_S / 2) == 0
+    for _ in range(20):
+        made.answered(site, 1000.0)
     assert made.openings(site, 1000.0 + GROW_S) == 15
 
 
@@ -141,7 +208,7 @@ def test_a_stalled_connection_among_answered_ones_is_its_own_trouble():
     made, site = schedule()
     fill(made, site, 10)
     site.open = 2
-    made.heard(site, 1005.0)
+    made.answered(site, 1005.0)
 
     assert made.stalled(site, REFUSED, 1300.0, since_s=1000.0) == []
     assert len(made.stalled(site, REFUSED, 1300.0, since_s=1005.0)) == 10

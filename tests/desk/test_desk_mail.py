@@ -3,10 +3,13 @@
 import pytest
 from tests.desk.office import HOLD, accept, name, refusal, settle
 
-from postweir.desk import ledger, messages, queues, requests
+from postweir.desk import accounts, ledger, messages, queues, requests
 from postweir.desk.ports import Missing, Misused, Unreadable
 from postweir.desk.queues import Filter
+from postweir.identity.sender import Sender
 from postweir.mail.reply import Reply
+from postweir.runtime import frames
+from postweir.spool.ports import ShardStatus
 from postweir.storage.sqlite import connect
 
 
@@ -67,6 +70,8 @@ async def test_a_refusal_is_shown_by_its_ref(office):
     assert told.verdict == "refuse"
     assert told.rule == "spam"
     assert told.reply.startswith("550 5.7.1 [SS]")
+    assert [(r.address, r.state) for r in told.recipients] == [("kim@fine.example", "refused")]
+    assert told.connection == {"helo": "mail.customer.example"}
     assert told.steps == [{"at": told.accepted_at, "step": "refused", "stage": "verdict",
                            "reply": told.reply}]  # fmt: skip
 
@@ -178,12 +183,51 @@ async def test_queue_drop_counts_first_and_drops_its_scope_only(office):
 
 async def test_suspend_is_a_numbered_request_with_an_end(office):
     """Who asked, for what, until when."""
+    accounts.add(office, "acme", [])
     done = await queues.ask(office, "suspend", Filter(account="acme"), reason="why", until_us=77)
     (request,) = office.tables.after(0)
 
     assert (request.number, request.verb, request.scope) == (done.number, "suspend", "account=acme")
     assert (request.reason, request.by, request.until_us) == ("why", "op", 77)
     assert office.shards.woken == 1
+
+
+async def test_an_account_nobody_has_is_no_scope(office):
+    """A slip of the pen in what should stop mail must not look as if it had."""
+    accounts.add(office, "acme", [])
+    for wanted in (Filter(account="amce"), Filter(sender="amce|sasl|joe")):
+        for verb in queues.VERBS:
+            with pytest.raises(Missing, match="did you mean acme"):
+                await queues.ask(office, verb, wanted, reason="why")
+
+    assert office.tables.after(0) == []
+
+
+async def test_what_is_suspended_is_marked(office):
+    """Who looks at a queue that does not move sees why; a sender's name may hold a space."""
+    accounts.add(office, "acme", [])
+    joe = Sender("acme", "sasl", "joe smith")
+    fill(office, 1, accept(1, sender=joe), accept(2), accept(3, sender=joe, verdict=HOLD))
+    done = await queues.ask(office, "suspend", Filter(sender=joe.key), reason="why")
+    waiting = {w.id: w for w in await queues.ls(office, Filter(), 10)}
+
+    assert done.waiting == []
+    assert waiting[name(1)].suspended
+    assert not waiting[name(2)].suspended
+    assert waiting[name(3)].state == "held"
+    assert {w.id for w in await queues.ls(office, Filter(sender=joe.key), 10)} == {
+        name(1), name(3),
+    }  # fmt: skip
+
+
+async def test_how_full_a_shard_is_counts_what_the_ledger_counts(office):
+    """A command learns that a request is done without a walk through all that waits."""
+    fill(office, 1, accept(1, ["a@x.example", "b@x.example"]), accept(2, verdict=HOLD),
+         accept(3, ["c@x.example"] * 3, verdict=None))  # fmt: skip
+    found = await office.shards.read(1, "status", "", 0, 1)
+    status = frames.unpack(found.rows[0], ShardStatus)
+
+    assert (status.queued, status.held, status.pending) == (2, 1, 3)
 
 
 async def test_a_reason_is_one_line(office):

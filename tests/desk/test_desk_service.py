@@ -1,7 +1,11 @@
 """Is it set up well, does it run, and does it take its settings anew."""
 
+import asyncio
+import fcntl
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from tests.desk.office import NOW_US
@@ -17,6 +21,8 @@ def supervised(office):
     run = office.settings.run
     run.mkdir()
     (run / "supervisor.pid").write_text(f"{os.getpid()}\n")
+    lock = (run / "supervisor.lock").open("a")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     answers = []
 
     def hear(*_):
@@ -26,6 +32,7 @@ def supervised(office):
     before = signal.signal(signal.SIGHUP, hear)
     yield answers
     signal.signal(signal.SIGHUP, before)
+    lock.close()
 
 
 async def test_the_supervisors_answer_is_told(office, supervised):
@@ -58,15 +65,28 @@ async def test_a_service_that_does_not_run_is_told(office):
     with pytest.raises(Missing):
         await service.reload(office)
     office.settings.run.mkdir()
-    for text in ("", "no number", str(2**22 + 1)):
+    for text in ("", "no number", str(os.getpid())):
         (office.settings.run / "supervisor.pid").write_text(text)
-        assert service.supervisor(office) is None
+        assert service.supervisor(office.settings.run) is None
+
+
+def test_a_number_left_by_a_power_loss_is_nobody(office):
+    """It is another process's by now: SIGHUP would end it. Only who holds the lock is hung up."""
+    office.settings.run.mkdir()
+    (office.settings.run / "supervisor.lock").touch()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as innocent:
+        (office.settings.run / "supervisor.pid").write_text(f"{innocent.pid}\n")
+        with pytest.raises(Missing):
+            asyncio.run(service.reload(office))
+        innocent.communicate(b"\n")
+
+    assert innocent.returncode == 0
 
 
 def test_check_tells_all_faults_or_the_hash(tmp_path):
     """Good settings have a name; wrong ones a list."""
     path = tmp_path / "postweir.toml"
-    path.write_text("")
+    path.write_text('[edge]\nlisten = ["127.0.0.1:0"]\n[metrics]\nlisten = "127.0.0.1:0"\n')
     assert service.check(path).ok
     path.write_text("[edge]\nworkers = 0\nnope = 1\n")
     found = service.check(path)

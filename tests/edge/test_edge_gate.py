@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.edge.stand import FakeJudge, FakeShards, implements
 
-from postweir.edge.gate import BUSY, CROWDED, FULL, STOPPING, Counts, admit, begin
+from postweir.edge.gate import BUSY, CROWDED, FULL, STOPPING, Counts, admit, begin, neighbourhood
 from postweir.edge.names import COUNTER_MAX, Names
 from postweir.edge.ports import Shards
 from postweir.edge.sasl import Challenge, Claim, Garbled, Sasl
@@ -24,17 +24,34 @@ LIMITS = Edge(connections_max=10, connections_per_client_max=3, memory_bytes_max
         ((3, 3, 0, False), CROWDED),
         ((0, 0, 100, False), BUSY),
         ((0, 0, 0, True), STOPPING),
+        ((7, 0, 0, False), FULL),
     ],
 )
 def test_who_gets_in(now, answer):
     """Each limit turns away exactly when it is reached, with 421 4.3.2."""
     connections, of_client, held, stopping = now
+    room = 7 if connections == 7 else 100  # connections for which there are descriptors
     said = admit(
-        LIMITS, connections=connections, of_client=of_client, bytes_held=held, stopping=stopping
-    )
+        LIMITS, room=room, connections=connections, of_client=of_client, bytes_held=held,
+        stopping=stopping,
+    )  # fmt: skip
 
     assert said == answer
     assert said is None or str(said).startswith("421 4.3.2")
+
+
+@pytest.mark.parametrize(
+    ("client", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("", ""),
+    ],
+)
+def test_who_counts_as_one_client(client, counted):
+    """Whoever has an IPv6 address has 2^64 of them: they count as one."""
+    assert neighbourhood(client) == counted
 
 
 def test_a_message_needs_memory():

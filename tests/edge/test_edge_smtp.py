@@ -256,15 +256,51 @@ async def test_memory_is_bounded(tmp_path):
     async with stand(tmp_path, memory_bytes_max=10_000) as on:
         first, second = await on.login(), await on.login()
         await first.begin()
-        first.say(b"Subject: a\r\n\r\n" + b"x" * 20_000 + b"\r\n")
+        first.say(b"Subject: " + b"x" * 15_000)
         await until(lambda: on.worker.counts.bytes_held > 10_000)
         assert (await second.begin()).startswith("421 4.3.2")
         third = await on.call()
         assert third.greeting.startswith("421 4.3.2")
+        first.say(b"\r\n\r\n" + b"x" * 30_000 + b"\r\n")
+        await until(on.files)  # to disk with it, small as it is
         first.say(b".\r\n")
         assert (await first.hear())[:3] == "250"
         for client in (first, second, third):
             await client.hang_up()
+
+
+async def test_headers_alone_do_not_fill_memory(tmp_path):
+    """A header that is still coming cannot go to disk: at twice the memory it ends, for now."""
+    async with stand(tmp_path, memory_bytes_max=10_000) as on:
+        client = await on.login()
+        await client.begin()
+        client.say(b"Subject: " + b"x" * 25_000)
+        (connection,) = on.sweeper._connections
+        await until(lambda: connection._arriving.received > 25_000)
+        assert on.worker.counts.bytes_held == 0
+        client.say(b"\r\n\r\n.\r\n")
+        assert (await client.hear()).startswith("421 4.3.2 Busy")
+        assert await client.hear() == ""
+        await client.hang_up()
+
+
+async def test_a_byte_a_packet_costs_no_more(tmp_path):
+    """A body that comes in tiny pieces takes the memory of its bytes, not of its pieces."""
+    async with stand(tmp_path) as on:
+        client = await on.login()
+        await client.begin()
+        client.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.say(b"Subject: a\r\n\r\n")
+        for _ in range(500):
+            client.say(b"x")
+            await asyncio.sleep(0)
+        (connection,) = on.sweeper._connections
+        await until(lambda: on.worker.counts.bytes_held == 514)
+
+        assert len(connection._arriving._kept) == 1
+        client.say(b"\r\n.\r\n")
+        assert (await client.hear())[:3] == "250"
+        await client.hang_up()
 
 
 async def test_errors_and_idling_are_bounded(tmp_path):

@@ -35,7 +35,7 @@ def told(*headers: str, account: Account = ACME, auth: str = "", mail_from: str 
     ("headers", "auth", "key"),
     [
         (["X-AuthUser: joe"], "acme-x", "acme|x-authuser|joe"),
-        (["X-Authenticated-Sender: Joe@EXAMPLE.com"], "", "acme|x-authsender|Joe@example.com"),
+        (["X-Authenticated-Sender: Joe@EXAMPLE.com"], "", "acme|x-authsender|joe@example.com"),
         (["Received: " + POSTFIX], "acme-x", "acme|received|joe@example.com"),
         (["X-PHP-Originating-Script: 33:mail.php"], "", "acme|script|33:mail.php"),
         (["Subject: hi"], "acme-x", "acme|sasl|acme-x"),
@@ -98,6 +98,36 @@ def test_all_identity_headers_go():
 
     kept = without(header, found.strip)
     assert kept == b"Subject: hi\r\nTo: x\r\nX-Postweir-Loop: kept\r\n\r\n"
+
+
+def test_spelling_makes_no_second_sender():
+    """Who logs in as JOE is joe: limits do not multiply with the ways to write a name."""
+    keys = {told(f"X-AuthUser: {name}").sender.key for name in ("joe@a.b", "JOE@a.B", " jOe@a.b ")}
+
+    assert keys == {"acme|x-authuser|joe@a.b"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X-AuthUser : eve\r\n",
+        b"X-AuthUser\t \t: eve\r\n",
+        b"X-AUTHUSER:eve\r\n",
+        b"X-AuthUser\r\n : eve\r\n",
+        b"X-AuthUser\r\n\t\r\n : eve\r\n",
+        b"X-AuthUser:\r\n eve\r\n",
+        b"X-AuthUser" + b" " * 300 + b": eve\r\n",
+        b"nonsense\r\nX-AuthUser: eve\r\n",
+        b"\xffX: y\r\nX-AuthUser: eve\r\n",
+    ],
+)
+def test_no_spelling_hides_a_field(field):
+    """However an identity field is dressed, it is read and goes."""
+    header = b"Subject: hi\r\n" + field + b"To: x\r\n\r\n"
+    found = attribute(ACME, auth_username="", fields=fields(header), client="::1", mail_from="a@b")
+
+    assert found.sender.identity == "eve"
+    assert b"eve" not in without(header, found.strip)
 
 
 def test_bounces_are_apart():

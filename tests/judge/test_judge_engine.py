@@ -10,6 +10,7 @@ import time
 import pytest
 
 from postweir.judge import engine as engines
+from postweir.judge import workers
 from postweir.judge.engine import WORKER, Engine
 from postweir.policy.bundle import Bundle, Rule
 from postweir.policy.facts import total
@@ -104,7 +105,7 @@ async def test_a_killed_worker_is_replaced_at_once():
 )
 async def test_a_poisonous_message_costs_two_workers_and_no_more(deed, cause, monkeypatch):
     """Those behind it are answered by the spare; the third time it is known."""
-    monkeypatch.setattr(engines, "RAN_SHARE", 0.05)  # the machine may be busy with other tests
+    monkeypatch.setattr(workers, "RAN_SHARE", 0.05)  # the machine may be busy with other tests
     async with running(command=faulty(deed)) as run:
         first, *others = await asyncio.gather(
             run.verb("bad", 666), *(run.verb(f"m{i}", 10) for i in range(20))
@@ -137,8 +138,8 @@ async def test_a_stopped_worker_is_no_fault_of_the_message():
 
 async def test_a_worker_without_a_processor_gets_four_deadlines(monkeypatch):
     """Runnable and not run: it is the machine that is late, and no message is to blame."""
-    monkeypatch.setattr(engines, "_state", lambda _: "R")
-    monkeypatch.setattr(engines, "_cpu_s", lambda _: 0.0)
+    monkeypatch.setattr(workers, "_state", lambda _: "R")
+    monkeypatch.setattr(workers, "_cpu_s", lambda _: 0.0)
     async with running(evaluate_s=0.05) as run:
         os.kill(run.engine.pids[0], signal.SIGSTOP)
         began = time.monotonic()

@@ -33,3 +33,13 @@ def test_poison_is_held():
     verdict, _ = climb(None, total({}), policy="pol_x", poison=True)
 
     assert (verdict.verb, verdict.rule) == ("hold", "poison")
+
+
+def test_what_was_not_looked_at_is_not_let_go():
+    """Our own lateness is no filter with a hole: refused when that much is clear, else pending."""
+    hold, refuse = (Evaluated(1, Verdict(verb, rule="r"), {}, [], 5) for verb in ("hold", "refuse"))
+
+    assert climb(SAID, total({}), policy="pol_x", poison=False, unseen=True) == (None, "scan")
+    assert climb(hold, total({}), policy="pol_x", poison=False, unseen=True) == (None, "scan")
+    found = climb(refuse, total({}), policy="pol_x", poison=False, unseen=True)
+    assert found == (refuse.verdict, "")

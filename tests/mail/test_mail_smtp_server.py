@@ -523,8 +523,12 @@ def test_packets_do_not_matter(script, cuts):
     at_once = Drive(WITH_AUTH)
     in_pieces = Drive(WITH_AUTH)
     for said in [b"EHLO x\r\n", *script]:
-        at_once.feed(said)
-        in_pieces.feed_cut(said, cuts)
+        # Who answers a 334 waits for what we say to it; what rides along is another test's.
+        answer, _, rest = said.partition(b"\r\n")
+        asked = at_once.session.state is State.AUTH
+        for part in (answer + b"\r\n", rest) if asked else (said,):
+            at_once.feed(part)
+            in_pieces.feed_cut(part, cuts)
 
     assert in_pieces.events == at_once.events
     assert in_pieces.said == at_once.said

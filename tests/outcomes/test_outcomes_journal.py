@@ -51,24 +51,25 @@ STEPS = [
 ]  # fmt: skip
 
 TOLD = """\
-2025-11-24 16:00:00.002  connection from 192.0.2.1, helo mail.customer.example, tls TLSv1.3
-2025-11-24 16:00:00.002  sender acme|x-authuser|joe@customer.example
-2025-11-24 16:00:00.002    x-authuser said 'joe@customer.example'
-2025-11-24 16:00:00.002    sasl said 'acme-k3v9qa'
-2025-11-24 16:00:00.002  finding spam: GTUBE (content 1, certainty 0.7)
-2025-11-24 16:00:00.002  verdict accept of pol_97c987612bf6
-2025-11-24 16:00:00.002  accepted for 2 recipients: safe in shard 2, queued
-2025-11-24 16:00:00.100  not yet delivered to kim@fine.example (attempt 1)
-2025-11-24 16:00:00.100    from 198.51.100.7 to mx.fine.example[203.0.113.5]:25, TLSv1.3
-2025-11-24 16:00:00.100    451 4.7.1 Greylisted
-2025-11-24 16:00:00.100    next attempt 2025-11-24 16:05:00
-2025-11-24 16:00:00.100  failed for good for dead@fine.example (attempt 1)
-2025-11-24 16:00:00.100    from 198.51.100.7 to mx.fine.example[203.0.113.5]:25, TLSv1.3
-2025-11-24 16:00:00.100    550 5.1.1 No such user
-2025-11-24 16:00:00.100  the sender was told, in message 0q3v0e0000g00002
-2025-11-24 16:05:00.000  delivered to kim@fine.example (attempt 2)
-2025-11-24 16:05:00.000    from 198.51.100.7 to mx.fine.example[203.0.113.5]:25, TLSv1.3
-2025-11-24 16:05:00.000    250 2.0.0 Taken"""
+2025-11-24 16:00:00.002Z  connection from 192.0.2.1, helo mail.customer.example
+2025-11-24 16:00:00.002Z    tls TLSv1.3
+2025-11-24 16:00:00.002Z  sender acme|x-authuser|joe@customer.example
+2025-11-24 16:00:00.002Z    x-authuser said 'joe@customer.example'
+2025-11-24 16:00:00.002Z    sasl said 'acme-k3v9qa'
+2025-11-24 16:00:00.002Z  finding spam: GTUBE (content 1, certainty 0.7)
+2025-11-24 16:00:00.002Z  verdict accept of pol_97c987612bf6
+2025-11-24 16:00:00.002Z  accepted for 2 recipients: safe in shard 2, queued
+2025-11-24 16:00:00.100Z  not yet delivered to kim@fine.example (attempt 1)
+2025-11-24 16:00:00.100Z    from 198.51.100.7 to mx.fine.example[203.0.113.5]:25, TLSv1.3
+2025-11-24 16:00:00.100Z    451 4.7.1 Greylisted
+2025-11-24 16:00:00.100Z    next attempt 2025-11-24 16:05:00Z
+2025-11-24 16:00:00.100Z  bounced for dead@fine.example (attempt 1)
+2025-11-24 16:00:00.100Z    from 198.51.100.7 to mx.fine.example[203.0.113.5]:25, TLSv1.3
+2025-11-24 16:00:00.100Z    550 5.1.1 No such user
+2025-11-24 16:00:00.100Z  the sender was told, in message 0q3v0e0000g00002
+2025-11-24 16:05:00.000Z  delivered to kim@fine.example (attempt 2)
+2025-11-24 16:05:00.000Z    from 198.51.100.7 to mx.fine.example[203.0.113.5]:25, TLSv1.3
+2025-11-24 16:05:00.000Z    250 2.0.0 Taken"""
 
 
 def test_the_story_is_told_in_order():

@@ -1,6 +1,9 @@
 """How a command reaches shards: that answer, that are silent, and that are down."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -95,6 +98,42 @@ async def test_waking_reaches_the_living(settings):
 def test_a_shard_that_never_was_has_an_empty_file(settings):
     """Before the first start there is nothing to read, and that is no fault."""
     assert Reach(settings).read_file(1, "ledger", "", 0, 10).rows == []
+
+
+def test_what_a_shard_had_and_is_gone_is_no_empty_file(settings):
+    """An audit must not close because the file that would not close it was deleted."""
+    (settings.data / "spool" / "bodies-2").mkdir(parents=True)
+    reach = Reach(settings)
+
+    assert reach.read_file(1, "ledger", "", 0, 10).rows == []
+    with pytest.raises(OSError, match="is gone"):
+        reach.read_file(2, "ledger", "", 0, 10)
+
+
+def test_a_data_directory_that_is_not_there_is_not_an_empty_one(tmp_path):
+    """A wrong `storage.data` is said, and never answered with a ledger of zeros."""
+    reach = Reach(Settings(storage=Storage(data=str(tmp_path / "none"))))
+
+    with pytest.raises(OSError, match="no data directory"):
+        reach.read_file(1, "ledger", "", 0, 10)
+
+
+def test_root_acts_as_the_user_whose_data_it_is(tmp_path):
+    """`sudo postweir account add` leaves no file that the service cannot write."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    os.chown(data, 65534, 65534)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    (tmp_path / "postweir.toml").write_text('[storage]\ndata = "data"\n')
+    words = [sys.executable, "-m", "postweir", "account", "add", "acme"]
+    done = subprocess.run([*words, "-c", str(tmp_path / "postweir.toml")], timeout=60,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.stat().st_uid for path in data.iterdir()} == {65534}
 
 
 def test_the_file_of_a_shard_is_read(tmp_path):

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from tests.runtime.nameserver import SILENT, Nameserver
 
-from postweir.runtime import dns
+from postweir.runtime import dns, settings
 from postweir.runtime.dns import Failed, Found, Missing, Mx, Resolver
 from postweir.runtime.metrics import Metrics
 
@@ -114,6 +114,39 @@ async def test_silence_ends(monkeypatch):
         assert server.asked["s.example", "MX"] <= 2
 
 
+async def test_what_was_found_serves_while_nobody_answers(monkeypatch):
+    """In an outage of DNS the last answer is used past its TTL; that nothing was there is not."""
+    monkeypatch.setattr(dns, "TTL_S_MIN", 0.0)
+    monkeypatch.setattr(dns, "FAILED_S", 0.0)
+    zone = dict(ZONE)
+    async with asking(zone, ttl_s=0) as (resolver, server):
+        found = await resolver.mx("b.example")
+        monkeypatch.setattr(dns, "NEGATIVE_S_MAX", 0.0)
+        assert await resolver.mx("none.example") == Missing(domain=True)
+        zone["b.example", "MX"] = zone["none.example", "MX"] = "SERVFAIL"
+
+        assert isinstance(found, Found)
+        assert await resolver.mx("b.example") == found
+        assert await resolver.mx("none.example") == Failed("SERVFAIL")
+        assert server.asked["b.example", "MX"] > 1
+
+        monkeypatch.setattr(dns, "STALE_S", -1.0)
+        zone["b.example", "MX"] = ["5 mx1.b.example."]
+        assert isinstance(await resolver.mx("b.example"), Found)
+        zone["b.example", "MX"] = "SERVFAIL"
+        assert await resolver.mx("b.example") == Failed("SERVFAIL")
+
+
+async def test_a_mistake_of_theirs_is_soon_forgotten():
+    """MX records that name no host are looked at again within a minute, whatever their TTL."""
+    async with asking(ZONE, ttl_s=86400) as (resolver, _):
+        assert isinstance(await resolver.mx("onlyodd.example"), Failed)
+
+        (entry,) = resolver._cache.entries.values()
+        left_s = entry.until - asyncio.get_running_loop().time()
+        assert left_s <= dns.NEGATIVE_S_MAX
+
+
 async def test_who_gives_up_takes_nothing_from_the_others():
     """One caller's cancellation leaves the question on its way."""
     async with asking(ZONE) as (resolver, server):
@@ -177,4 +210,4 @@ async def test_hosts_of_our_own():
 )  # fmt: skip
 def test_resolvers_are_addresses(text, server):
     """With a port or without."""
-    assert dns._server(text) == server
+    assert settings.nameserver(text) == server

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postweir.runtime import frames, settings
+from postweir.runtime import bounds, frames, settings
 from postweir.runtime.settings import RESTART, Settings, Wrong, differing, read
 
 EXAMPLE = Path(__file__).parent.parent.parent / "etc" / "postweir.toml"
@@ -64,6 +64,17 @@ def test_the_example_marks_what_needs_a_restart():
         ("[egde]\nworkers = 1", ":1", "[egde] is not known", "did you mean edge?"),
         ("[edge]\nworkers = 0", ":2", "is 0", "at least 1"),
         ("[edge]\nworkers = 65", ":2", "is 65", "at most 64"),
+        ("[edge]\ncommand_s = nan", ":2", "is nan", "a number"),
+        ("[edge]\ncommand_s = inf", ":2", "is inf", "a number"),
+        ("[edge]\ncommand_s = 1e9", ":2", "is 1000000000.0", "at most 2592000"),
+        ("[spool]\nqueued_max = 99999999999999999", ":2", "is 9999", "at most 9007"),
+        ("[spool]\njournal_days = 40000", ":2", "is 40000", "at most 36500"),
+        ("[delivery]\nretry_s = [nan]", ":2", "nan", "above 0"),
+        ("[edge]\nhostname = 'a b'", ":2", "'a b'", "relay.example.net"),
+        ("[edge]\nhostname = ''", ":2", "is empty", "a value"),
+        ('[edge]\nhelp_url = "x\\r\\nX: y"', ":2", "help_url", "printed"),
+        ("[storage]\ndata = ''", ":2", "is empty", "a value"),
+        ('[storage]\ndata = "a\\u0000b"', ":2", "storage.data", "printed"),
         ("[edge]\nworkers = '4'", ":2", "edge.workers", "etc/postweir.toml"),
         ("[edge]\nworkers = true", ":2", "edge.workers", "etc/postweir.toml"),
         ("[edge]\nlisten = ['localhost:25']", ":2", "'localhost:25'", "ADDRESS:PORT"),
@@ -73,6 +84,7 @@ def test_the_example_marks_what_needs_a_restart():
         ("[tls]\ncertificate = 'a.crt'\nkey = 'a.key'", ":2", "cannot be read", "correct the name"),
         ("[log]\nlevel = 'loud'", ":2", "'loud'", "debug, info"),
         ("[delivery]\nroute = { 'a' = 'b' }", ":2", "'b'", "HOST:PORT"),
+        ("[delivery]\nroute = { 'a' = 'b:70000' }", ":2", "'b:70000'", "HOST:PORT"),
         ("[delivery]\nretry_s = []", ":2", "()", "at least one"),
         ("[delivery]\nretry_s = [0]", ":2", "0", "above 0"),
         ("[storage]\ndata = '" + "x" * 200 + "'", ":2", "too long", "shorter"),
@@ -100,6 +112,24 @@ def test_a_file_that_is_not_there_is_one_clear_fault(tmp_path):
     """No traceback, and the way to name another file."""
     with pytest.raises(Wrong, match="-c FILE"):
         read(tmp_path / "none.toml", {})
+
+
+def test_a_file_of_another_user_is_one_clear_fault(tmp_path, monkeypatch):
+    """Naming another file would not help."""
+    path = tmp_path / "postweir.toml"
+    path.write_text("")
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(
+        PermissionError(13, "Permission denied")))  # fmt: skip
+
+    with pytest.raises(Wrong, match="as the user that owns it"):
+        read(path, {})
+
+
+def test_brackets_without_end_are_one_clear_fault(tmp_path):
+    """The reader of TOML calls itself once a bracket."""
+    (fault,) = wrong(tmp_path, "a = " + "[" * 5000)
+
+    assert "nested" in fault.what
 
 
 def test_a_file_that_is_not_text_is_one_clear_fault(tmp_path):
@@ -157,12 +187,12 @@ def test_the_hash_names_what_is_in_force(tmp_path):
 def test_every_bound_is_of_a_setting_and_lets_its_default_pass():
     """A bound on a key that is not there would bind nothing."""
     plain = frames.plain(Settings())
-    for bounds, holds in ((settings.AT_LEAST, lambda v, b: v >= b),
-                          (settings.AT_MOST, lambda v, b: v <= b)):  # fmt: skip
-        for key, bound in bounds.items():
+    for limits, holds in ((bounds.AT_LEAST, lambda v, b: v >= b),
+                          (bounds.AT_MOST, lambda v, b: v <= b)):  # fmt: skip
+        for key, bound in limits.items():
             section, name = key.split(".")
             assert holds(plain[section][name], bound), key
-    for key in (*RESTART, *settings.CHOICES, *settings.ADDRESSES):
+    for key in (*RESTART, *bounds.CHOICES, *bounds.ADDRESSES, *bounds.HOSTNAMES):
         section, name = key.split(".")
         assert name in plain[section], key
 

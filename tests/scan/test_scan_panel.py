@@ -1,11 +1,13 @@
 """All scanners are asked; one that fails or is silent costs a finding, not the answer."""
 
+import asyncio
 import threading
 import time
 
 import pytest
 
 from postweir.runtime.log import quiet
+from postweir.scan import panel as panels
 from postweir.scan.content import GTUBE, Content
 from postweir.scan.finding import Finding
 from postweir.scan.panel import Panel
@@ -87,3 +89,61 @@ async def test_a_large_body_in_a_file(panel, tmp_path):
         await one.examine(link, 2.0)
     with pytest.raises(FileNotFoundError):
         await one.examine(tmp_path / "gone", 2.0)
+
+
+class Stuck(Silent):
+    """A reader that is stuck on some messages, and notes whom it saw."""
+
+    def scan(self, message):
+        if b"slow" in message.data:
+            self.let_go.wait(10)
+        return []
+
+
+async def test_slow_messages_of_one_account_leave_threads_for_the_others(panel):
+    """Eight at once hold two threads of four: the next account's is read, the ninth is not."""
+    stuck = Stuck()
+    one = panel(stuck)
+    slow = [asyncio.create_task(one.examine(b"\r\nslow", 5.0, "bad")) for _ in range(8)]
+    await asyncio.sleep(0)
+
+    good = [await one.examine(b"\r\nx", 5.0, "good") for _ in range(20)]
+    ninth = await one.examine(b"\r\nx", 0.01, "bad")
+
+    assert not any(found.cut for found in good)
+    assert (ninth.cut, ninth.begun, ninth.message) == (True, False, None)
+    stuck.let_go.set()
+    assert not any(found.cut for found in await asyncio.gather(*slow))
+
+
+async def test_a_thread_that_is_late_keeps_its_turn_until_it_ends(panel):
+    """Who asked has its answer; the thread is not thought free, or others would queue behind it."""
+    stuck = Stuck()
+    one = panel(stuck)
+    late = await asyncio.gather(*(one.examine(b"\r\nslow", 0.01, "bad") for _ in range(2)))
+    refused = await one.examine(b"\r\nx", 0.01, "bad")
+    stuck.let_go.set()
+    after = await one.examine(b"\r\nx", 5.0, "bad")
+
+    assert all(found.cut for found in late)
+    assert not refused.begun
+    assert (after.cut, after.begun) == (False, True)
+
+
+async def test_huge_bodies_are_read_one_at_a_time(panel, monkeypatch):
+    """Four of them at once would take gigabytes."""
+    monkeypatch.setattr(panels, "HUGE_BYTES", 3)
+    stuck = Stuck()
+    one = panel(stuck)
+    first = asyncio.create_task(one.examine(b"\r\nslow", 5.0, "a"))
+    async with asyncio.timeout(5):
+        while not one._huge.locked():  # noqa: ASYNC110 - a thread begins
+            await asyncio.sleep(0.001)
+
+    second = await one.examine(b"\r\nhuge", 0.02, "b")
+    small = await one.examine(b"\r\n", 5.0, "b")
+    stuck.let_go.set()
+
+    assert (second.cut, second.message) == (True, None)
+    assert not small.cut
+    assert not (await first).cut

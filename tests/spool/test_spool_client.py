@@ -1,78 +1,14 @@
 """The edge's side of the shards, against shards that misbehave."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 from tests.spool.given import REFUSE, START_US, accept, settle, until
+from tests.spool.puppet import Pair
 
-from postweir.runtime import link
-from postweir.runtime.log import quiet
-from postweir.spool.client import SILENCE_S, Shards
-from postweir.spool.ports import Accept, Health, Hello, Refusal, Safe, ShardFrame, Unknown, Unsafe
-
-
-class Puppet:
-    """A shard that beats, answers, or does not, as it is told."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.links: list[link.Link] = []
-        self.heard: list[Any] = []
-        self.health = Health("", True, "", 1 << 40, 0)
-        self.beating = True
-        self.answer: Callable[[Accept], Any] | None = lambda a: Safe(a.ask)
-
-    async def start(self) -> None:
-        self.server = await link.serve(
-            self.path, ShardFrame, self.links.append, self._hear, self.links.remove
-        )
-        self.task = asyncio.create_task(self._beat())
-
-    async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-        self.server.close()
-        for one in list(self.links):
-            one.abort()
-
-    def _hear(self, one: link.Link, frames: list[Any]) -> None:
-        self.heard += frames
-        for frame in frames:
-            if isinstance(frame, Accept) and self.answer is not None:
-                one.send(self.answer(frame))
-
-    async def _beat(self) -> None:
-        while True:
-            for one in self.links:
-                if self.beating:
-                    one.send(self.health)
-            await asyncio.sleep(0.02)
-
-    def accepts(self) -> list[Accept]:
-        return [f for f in self.heard if isinstance(f, Accept)]
-
-
-class Pair:
-    """Two puppets and a client of both."""
-
-    def __init__(self, folder: Path) -> None:
-        self.puppets = [Puppet(folder / f"shard-{k}.sock") for k in (1, 2)]
-        self.folder = folder
-
-    async def start(self) -> None:
-        for puppet in self.puppets:
-            await puppet.start()
-        hello = Hello(1, "edge", 1, 1, 4, "")
-        self.client = Shards(self.folder, count=2, hello=hello, log=quiet())
-        await until(lambda: all(s.health for s in self.client._shards))
-
-    async def stop(self) -> None:
-        await self.client.close()
-        for puppet in self.puppets:
-            await puppet.stop()
+from postweir.spool.client import SILENCE_S
+from postweir.spool.ports import Refusal, Safe, Unknown, Unsafe
 
 
 @pytest.fixture
@@ -136,12 +72,12 @@ async def test_a_slow_shard_that_lives_is_waited_for(pair):
 
 async def test_why_nobody_takes_mail(pair):
     """One that does is enough; else the reason of those that live."""
-    pair.puppets[0].health = Health("", False, "full", 0, 9)
+    pair.puppets[0].wrong = "full"
     await until(lambda: not pair.client._shards[0].health.accepts)
 
     assert pair.client.reason() == ""
     assert {pair.client.choose() for _ in range(4)} == {2}
-    pair.puppets[1].health = Health("", False, "draining", 0, 9)
+    pair.puppets[1].wrong = "draining"
     await until(pair.client.reason)
     assert pair.client.reason() == "full"
     with pytest.raises(Unknown):

@@ -228,6 +228,40 @@ def test_readers_on_threads_see_whole_changes_while_others_write(tables):
     assert all(count == version - 1 for version, count in pictures)
 
 
+def test_old_requests_and_notes_go_but_never_the_last_thousand(tables, monkeypatch):
+    """The record goes back 35 days; a clock that jumps ahead does not empty it; no number twice."""
+    monkeypatch.setattr(sqlite_tables, "KEEP_ROWS", 3)
+    monkeypatch.setattr(sqlite_tables, "PRUNE_ROWS", 2)
+    for n in range(6):
+        tables.request("retry", f"domain=d{n}", note(at_us=n))
+    later = sqlite_tables.KEEP_US + 5
+    tables.request("retry", "domain=x", note(at_us=later))
+    assert [r.number for r in tables.after(0)] == [3, 4, 5, 6, 7], "some at a time"
+    tables.request("retry", "domain=y", note(at_us=later * 2))
+    assert [r.number for r in tables.after(0)] == [5, 6, 7, 8]
+    last = tables.request("retry", "domain=z", note(at_us=later * 9))
+
+    assert [r.number for r in tables.after(0)] == [7, 8, 9], "the last three, whatever their age"
+    assert last == 9
+    assert [number for number, _ in tables.notes(0, 100)] == [7, 8, 9]
+
+
+def test_a_file_that_vanishes_is_trouble_and_not_an_empty_one(tables, tmp_path):
+    """While a backup is put in place nobody may conclude that there are no accounts."""
+    assert tables.directory(-1).accounts == {}
+    tables.add_account("acme", {}, note())
+    assert "acme" in tables.directory(-1).accounts
+    (tmp_path / "tables.db").rename(tmp_path / "away.db")
+
+    with pytest.raises(StorageFault, match="gone"):
+        tables.directory(1)
+    (tmp_path / "tables.db").touch()
+    with pytest.raises(StorageFault, match="gone"):
+        tables.directory(1)
+    (tmp_path / "away.db").rename(tmp_path / "tables.db")
+    assert "acme" in tables.directory(-1).accounts
+
+
 def test_the_write_ahead_log_is_checkpointed(tables, tmp_path):
     """Nobody else checkpoints this file: it must not grow with every command."""
     for n in range(50):

@@ -51,3 +51,17 @@ def test_a_process_that_is_not_well_is_heard(tmp_path):
     assert Gatherer(tmp_path, [("edge", 1)]).health()["processes"]["edge 1"] == {
         "ok": False, "process": "edge",
     }  # fmt: skip
+
+
+def test_whatever_a_process_answers_the_page_stands(tmp_path):
+    """No JSON, no `ok`, bytes that are no text: not well, and the others are shown."""
+    pages = {"/metrics": b"\xff\xfe 1\n", "/health": b'{"up": true}'}
+    port = metrics.serve(("127.0.0.1", 0), lambda path: ("200 OK", "text/plain", pages[path]))
+    (tmp_path / "spool-1.port").write_text(str(port))
+    publish(tmp_path, "edge")
+    gatherer = Gatherer(tmp_path, [("edge", 1), ("spool", 1)])
+    health = gatherer.health()
+
+    assert (health["ok"], health["processes"]["edge 1"]["ok"]) == (False, True)
+    assert health["processes"]["spool 1"] == {"ok": False, "up": True}
+    assert "postweir_test_mail_total{" in gatherer.metrics()

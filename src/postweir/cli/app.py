@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+import typer.core
 
 from postweir.cli import accounts, mail, policies, printing, senders, service
 from postweir.cli.words import Doors
@@ -13,23 +15,45 @@ from postweir.runtime import settings
 
 FINE, NO, MISUSED, UNREACHED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 
-HELP = "Postweir: an outbound mail filter that no bad policy deployment can slow down."
+HELP = "Postweir: an outbound mail filter that a bad policy cannot slow down."
+PARTS = {
+    "The service": ("up", "check", "reload", "audit"),
+    "What an operator does (each has verbs: postweir account --help)": (
+        "account", "credential", "sender", "message", "queue", "policy",
+    ),
+    "Single processes (`up` runs them all)": ("edge", "judge", "spool", "delivery", "watch"),
+}  # fmt: skip
+WIDTH = max(len(name) for names in PARTS.values() for name in names)
 EPILOG = """\b
-Every command takes -c FILE and, after the verb, --json: one line of stable JSON.
-Each works whether the service runs or not, and takes effect within a second.
+After the verb every command takes -c FILE (default: ./postweir.toml) and, but for those
+that run, --json: one line of stable JSON. Commands work whether the service runs or not,
+and take effect in a running service within a second. Times are UTC.
 
 \b
 Exit status:
   0  fine
   1  the answer is no: not found, or a ledger that does not close
   2  wrong words or settings; audit: a shard cannot be read
-  3  somebody could not be reached, or a file not be read
+  3  somebody could not be reached, or a file not be read or written
 """
+
+
+class Parts(typer.core.TyperGroup):
+    """Lists the commands by what they are for."""
+
+    def format_commands(self, _: Any, formatter: Any) -> None:
+        for heading, names in PARTS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:{WIDTH}}", self._sentence(name)) for name in names])
+
+    def _sentence(self, name: str) -> str:
+        return (self.commands[name].help or "").partition("\n")[0]
 
 
 def build() -> typer.Typer:
     """Return the app with all its commands."""
     app = typer.Typer(
+        cls=Parts,
         help=HELP,
         epilog=EPILOG,
         no_args_is_help=True,
@@ -86,6 +110,8 @@ def _told(fault: BaseException) -> int | None:
         case OSError(filename=str(name), strerror=str(words)):
             owner = "; run this as the user that owns it" if _forbidden(fault) else ""
             return _fail(f"{name}: {words.lower()}{owner}", UNREACHED)
+        case OSError(strerror=str(words)):
+            return _fail(words.lower(), UNREACHED)
         case Trouble() | OSError() | ValueError():
             return _fail(str(fault), UNREACHED)
         case _:

@@ -19,7 +19,7 @@ from postweir.cli.words import (
     wait,
 )
 from postweir.desk import ledger, messages, queues
-from postweir.desk.queues import Filter
+from postweir.desk.queues import Filter, Waiting
 from postweir.outcomes import telling
 
 message = group("One message: what became of it, and what to do about it.")
@@ -27,7 +27,9 @@ queue = group("What waits to leave.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="As in `queued as ID` or `ref=ID`.")]
 State = Annotated[str, typer.Option("--state", metavar="STATE", help="queued, held or pending.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many rows.")]
+Limit = Annotated[
+    int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="At most so many rows.")
+]
 For = Annotated[
     float, typer.Option("--for", min=0, metavar="HOURS", help="End by itself; 0: when resumed.")
 ]
@@ -44,14 +46,12 @@ def show(context: typer.Context, id: Id, config: Config = CONFIG, as_json: Json 
         printing.line()
         rows = [
             (r.address, "in hand" if r.in_hand else r.state, r.tries,
-             telling.clock(r.next_attempt_at or "")[:19], r.reply)
+             telling.moment(r.next_attempt_at), r.reply)
             for r in told.recipients
         ]  # fmt: skip
         printing.table(("recipient", "state", "tries", "next attempt", "reply"), rows, fold="reply")
     printing.line()
-    for at, what in telling.story(told):
-        printing.line(f"{at}  {what}")
-    return None
+    return printing.told(telling.story(told), telling.DETAIL)
 
 
 @message.command("release")
@@ -109,12 +109,14 @@ def ls(
     if as_json:
         return printing.show_json(found)
     rows = [
-        (w.id, w.sender, w.address, "in hand" if w.in_hand else w.state, w.tries,
-         telling.clock(w.next_attempt_at or "")[:19], w.reply)
+        (w.id, w.sender, w.address, _standing(w), w.tries,
+         telling.moment(w.next_attempt_at), w.reply)
         for w in found
     ]  # fmt: skip
     heading = ("message", "sender", "recipient", "state", "tries", "next attempt", "last reply")
     printing.table(heading, rows, fold="last reply")
+    if not found:
+        printing.aside("nothing waits")
     if len(found) == limit:
         printing.aside(f"only the first {limit}; --limit shows more, `queue show` sums up")
     return None
@@ -131,11 +133,12 @@ def sums(
     if as_json:
         return printing.show_json(found)
     rows = [
-        (s.domain, s.queued, s.held, s.pending, telling.clock(s.oldest_at or "")[:19],
-         telling.clock(s.next_attempt_at or "")[:19])
+        (s.domain, s.queued, s.held, s.pending, telling.moment(s.oldest_at),
+         telling.moment(s.next_attempt_at))
         for s in found
     ]  # fmt: skip
-    return printing.table(("domain", "queued", "held", "pending", "oldest", "next attempt"), rows)
+    printing.table(("domain", "queued", "held", "pending", "oldest", "next attempt"), rows)
+    return None if found else printing.aside("nothing waits")
 
 
 @queue.command("suspend")
@@ -218,7 +221,15 @@ def _ledger(found: ledger.Audit) -> None:
     rows = [(name, *(getattr(line, key) for key in keys)) for name, line in found.accounts.items()]
     rows.append(("all", *(getattr(found, key) for key in keys)))
     printing.table(("account", *keys), rows)
-    printing.line(f"residual {found.residual}")
+    part = " in what could be read" if found.unreadable else ""
+    printing.line(f"residual {found.residual}{part}")
+
+
+def _standing(waiting: Waiting) -> str:
+    """Return the state, or what an operator would rather know."""
+    if waiting.in_hand:
+        return "in hand"
+    return "suspended" if waiting.suspended and waiting.state == "queued" else waiting.state
 
 
 def _recipients(count: int) -> str:
@@ -229,7 +240,7 @@ def _said(what: str, number: int, waiting: list[int]) -> None:
     if not waiting:
         return printing.line(f"{what}: done (request {number})")
     shards = ", ".join(str(shard) for shard in waiting)
+    who = f"shard {shards}: it does it" if len(waiting) == 1 else f"shards {shards}: they do it"
     return printing.line(
-        f"{what}: written as request {number}; not yet done by shard {shards},"
-        " which does it when it runs"
+        f"{what}: written as request {number}; not yet done by {who} as soon as it can"
     )

@@ -2,6 +2,7 @@
 
 import datetime
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,10 +56,32 @@ def aside(text: str) -> None:
 
 
 def pairs(values: Sequence[tuple[str, object]]) -> None:
-    """Print names and values below each other."""
-    width = max((len(name) for name, _ in values), default=0)
-    for name, value in values:
-        line(f"{name:{width}}  {cell(value)}".rstrip())
+    """Print names and values below each other; what is empty is left out."""
+    shown = [(name, cell(value)) for name, value in values]
+    width = max((len(name) for name, text in shown if text), default=0)
+    for name, text in shown:
+        if text:
+            line(f"{name:{width}}  {text}")
+
+
+def told(lines: Sequence[tuple[str, str]], detail: str) -> None:
+    """Print times and what happened then; a line that begins with `detail` has no time of its own.
+
+    In a terminal long lines go on below their beginning.
+    """
+    width = rich.console.Console().width if sys.stdout.isatty() else 0
+    for at, what in lines:
+        stamp = " " * len(at) if what.startswith(detail) else at
+        text = tame(what)
+        indent = len(at) + 2 + len(text) - len(text.lstrip())
+        if width - indent < FOLD_CHARS_MIN:
+            line(f"{stamp}  {text}")
+            continue
+        for part in textwrap.wrap(
+            f"{stamp}  {text}", width, subsequent_indent=" " * (indent + 2),
+            break_on_hyphens=False, break_long_words=False,
+        ):  # fmt: skip
+            line(part)
 
 
 def cell(value: object) -> str:

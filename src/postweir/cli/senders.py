@@ -16,6 +16,9 @@ Key = Annotated[
 ]
 
 
+Decided = Annotated[str, typer.Option("--state", metavar="STATE", help="stopped or allowed.")]
+
+
 @sender.command("show")
 def show(context: typer.Context, key: Key, config: Config = CONFIG, as_json: Json = False) -> None:
     """Show what was decided about a sender."""
@@ -49,7 +52,7 @@ def allow(
 @sender.command("ls")
 def ls(
     context: typer.Context, account: ByAccount = "",
-    state: Annotated[str, typer.Option("--state", help="stopped or allowed.")] = "",
+    state: Decided = "",
     config: Config = CONFIG, as_json: Json = False,
 ) -> None:  # fmt: skip
     """List senders that were stopped or allowed."""

@@ -10,13 +10,13 @@ from postweir.cli.words import CONFIG, Config, Json, doors, wait
 from postweir.desk import service
 
 KINDS = {
-    "edge": "Take mail in: one process (`up` runs all).",
-    "judge": "Judge mail: one process.",
+    "edge": "Take mail in.",
+    "judge": "Judge mail.",
     "spool": "Keep what was promised: one shard.",
-    "delivery": "Send mail out: one process.",
-    "watch": "Gather metrics and health: one process.",
+    "delivery": "Send mail out.",
+    "watch": "Gather metrics and health.",
 }
-Index = Annotated[int, typer.Option("--index", min=1, help="Which one of its kind.")]
+Index = Annotated[int, typer.Option("--index", min=1, metavar="N", help="Which one of its kind.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,7 +37,11 @@ def up(context: typer.Context, config: Config = CONFIG) -> None:
 
 
 def check(config: Config = CONFIG, as_json: Json = False) -> None:
-    """Check the settings: file, line and what to do."""
+    """Check the settings, and what `up` would stumble over.
+
+    Says file, line and what to do. Looks at the ports (unless the service runs), the data
+    directory, the certificate and its key, and files that the settings name.
+    """
     found = service.check(config)
     if as_json:
         printing.show_json(found)
@@ -45,6 +49,9 @@ def check(config: Config = CONFIG, as_json: Json = False) -> None:
         if not as_json:
             printing.line(f"{fault.where}: {fault.what}")
             printing.line(f"    {fault.do}")
+    for warning in [] if as_json else found.warnings:
+        printing.aside(f"{warning.where}: {warning.what}")
+        printing.aside(f"    {warning.do}")
     if found.faults:
         raise typer.Exit(2)
     if not as_json:

@@ -1,4 +1,8 @@
-"""Connecting to a site: its hosts in order, those that lately did not answer last."""
+"""Connecting to a site: its hosts in order, those that lately did not answer last.
+
+Each attempt comes to every host: all but the last have only a share of the time, so that a first
+host that takes connections and says nothing never keeps mail from a second that works.
+"""
 
 import asyncio
 import ssl
@@ -10,7 +14,8 @@ from postweir.delivery.session import Limits, Session, Unreached, open_session
 from postweir.mail.reply import Reply
 from postweir.runtime.log import Log
 
-CONNECT_WAITS_MAX = 3  # connect_s, this often, for all addresses of one site together
+CONNECT_WAITS_MAX = 3  # connect_s, this often, for all addresses but the last together
+SHARE_S_MIN = 5.0  # for one address at least: three tries of TCP, or the pause before a greeting
 DEAD_S = 60.0  # an address that did not answer is tried last for so long
 DEAD_MAX = 10_000
 
@@ -37,9 +42,10 @@ class Reacher:
         """Return a connection to the first host that answers. Raises `Unreached`, transient."""
         until_s = self._loop.time() + self.limits.connect_s * CONNECT_WAITS_MAX
         reply, peer = Reply(451, "4.4.1", "No host to try"), ""
-        for hop in self._in_order(hops):
+        for left, hop in zip(range(len(hops), 0, -1), self._in_order(hops), strict=True):
+            share_s = max((until_s - self._loop.time()) / left, SHARE_S_MIN)
             try:
-                session = await self._open(hop)
+                session = await self._open_within(hop, share_s if left > 1 else None)
             except Unreached as fault:
                 reply, peer = fault.reply, str(hop)
                 self._note_dead(hop)
@@ -47,13 +53,18 @@ class Reacher:
             else:
                 self._dead.pop(hop.address, None)
                 return session
-            if self._loop.time() >= until_s:
-                break
         # A refusal at the greeting speaks for this moment, not for the recipient (RFC 7504 has
         # hosts say 554 and mean "not here"): what ends a recipient is a reply to its own RCPT.
         if not reply.transient:
             reply = Reply(451, "4.4.1", f"The host takes no mail: {reply}")
         raise Unreached(reply, peer=peer)
+
+    async def _open_within(self, hop: Hop, share_s: float | None) -> Session:
+        try:
+            async with asyncio.timeout(share_s):
+                return await self._open(hop)
+        except TimeoutError:
+            raise Unreached(Reply(451, "4.4.1", f"{hop} does not answer in time")) from None
 
     async def _open(self, hop: Hop) -> Session:
         context = self._context if self.want_tls else None

@@ -8,7 +8,7 @@ never is. Only the null MX, which nobody publishes by mistake, is believed at on
 import asyncio
 import hashlib
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from postweir.mail.reply import Reply
@@ -18,6 +18,7 @@ from postweir.runtime.frames import Value
 HOSTS_MAX = 20  # more MX hosts than the largest provider has; Postfix tries 5
 ADDRESSES_MAX = 20  # tried for one attempt
 SITE_CHARS_MAX = 255
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
 class Hop(Value, frozen=True):
@@ -72,13 +73,13 @@ class Router:
         table: Mapping[str, str],
         port: int,
         private_networks: bool,
-        hostname: str,
+        hostnames: Collection[str],
         chance: Callable[[], float],
     ) -> None:
         self._names = names
         self._table, self._port = dict(table), port
         self._private = private_networks
-        self._hostname = hostname.lower()
+        self._hostnames = {name.lower() for name in hostnames}
         self._chance = chance
 
     def key(self, domain: str) -> str:
@@ -121,14 +122,15 @@ class Router:
         if isinstance(answer, Failed):
             return _both(Reply(451, "4.4.3", f"DNS gives no MX answer: {answer.reason}"))
         if isinstance(answer, Found):
-            if not answer.mx[0].host:
-                return _both(Reply(556, "5.1.10", "The domain accepts no mail (null MX)"))
+            # RFC 7505 3: the null MX stands alone. Beside others it is a mistake, and they count.
             hosts = [each for each in answer.mx if each.host]
+            if not hosts:
+                return _both(Reply(556, "5.1.10", "The domain accepts no mail (null MX)"))
         else:
             # RFC 5321 5.1: without MX the domain itself is its mail host, also asked when the
             # name seems not to exist: a second answer, before anything is held against it.
             hosts = [Mx(0, domain)]
-        mine = [each.preference for each in hosts if each.host == self._hostname]
+        mine = [each.preference for each in hosts if each.host in self._hostnames]
         if mine:
             # RFC 5321 5.1: only hosts better than ourselves, or mail runs in a circle.
             hosts = [each for each in hosts if each.preference < min(mine)]
@@ -160,14 +162,24 @@ class Router:
 
     def _reachable(self, address: str) -> bool:
         """False for addresses that the internet does not lead to, unless private ones may be."""
-        ip = ipaddress.ip_address(address)
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-            ip = ip.ipv4_mapped
+        ip = _innermost(ipaddress.ip_address(address))
         if ip.is_unspecified or ip.is_multicast:
             return False
-        # Or any domain's owner could make us talk to services inside our own network.
-        return self._private or not (ip.is_private or ip.is_loopback or ip.is_link_local
-                                     or ip.is_reserved)  # fmt: skip
+        # Or any domain's owner could make us talk to services inside our own network. Not global
+        # are also the shared addresses of RFC 6598, where clouds keep theirs.
+        site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
+        return self._private or (ip.is_global and not ip.is_reserved and not site_local)
+
+
+def _innermost(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IPv4 address that an IPv6 address stands for, if it is one of those that do."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def site_of(hosts: Iterable[str]) -> str:

@@ -3,6 +3,11 @@
 Pure: the clock comes in as an argument. What is scheduled is one message's recipients at one
 site, which leave in one transaction. A site that cannot be reached is shut for a while: what
 waits there is deferred at once, and one probe, not twenty connections, finds out when it is back.
+From then on it gets one connection more for each message it answers, so that the herd of an
+outage does not fell it again.
+
+What is in hand is shared by all sites, so none may fill it with mail that does not move: where
+nothing is answered for a while, all but a few of those that wait are deferred.
 """
 
 import heapq
@@ -15,10 +20,13 @@ from postweir.delivery.route import Hop
 from postweir.mail.reply import Reply
 
 RECIPIENTS_MAX = 100  # a transaction; RFC 5321 4.5.3.1.8: what every server must take
-FIRST_MAX = 4  # connections to a site that has answered none yet
+FIRST_MAX = 4  # connections to a site that has answered nothing yet
 PER_CONNECTION = 5  # messages waiting for one more connection to be worth its handshake
 SHUT_S_MAX = 60.0  # a site that came back is found within a minute
 GROW_S = 5.0  # after a refused further connection, be content with those there are
+LOST_MAX = 5  # connections in a row that the host ended itself: it wants none of us now
+QUIET_S = 20.0  # without any answer; an honest host that is slow has several connections
+QUIET_WAITING_MAX = 20  # messages that may wait where nothing is answered
 SITES_MAX = 20_000  # remembered ones with nothing to do
 
 
@@ -60,8 +68,15 @@ class Site(Generic[E]):
     shut_until_s: float = 0.0
     shut_reply: Reply | None = None
     failures: int = 0  # in a row
+    lost: int = 0  # connections in a row that it ended with a message unanswered
+    room: int = FIRST_MAX  # connections it may have: grows with what it answers
     grow_at_s: float = 0.0
-    heard_at_s: float = 0.0  # when it last answered anything
+    answered_at_s: float = 0.0  # when a message last had its answer
+    quiet_since_s: float = 0.0  # when it was last heard of, or first asked
+
+    @property
+    def busy(self) -> int:
+        return self.open + self.opening - self.idle
 
     @property
     def unused(self) -> bool:
@@ -123,17 +138,38 @@ class Schedule(Generic[E]):
             return 0 if there or now_s < site.shut_until_s else 1  # the probe
         if there and now_s < site.grow_at_s:
             return 0
-        worth = min(-(-waiting // PER_CONNECTION), self.connections_per_site_max)
-        if not site.open:
-            worth = min(worth, FIRST_MAX)
+        worth = min(-(-waiting // PER_CONNECTION), site.room, self.connections_per_site_max)
         return max(0, worth - there)
 
-    def heard(self, site: Site[E], now_s: float) -> None:
-        """The site answered something: it is there."""
-        site.heard_at_s = now_s
-        site.failures = 0
+    def asked(self, site: Site[E], now_s: float) -> None:
+        """It gets something to do: if it had nothing, its silence begins now."""
+        if not site.busy:
+            site.quiet_since_s = now_s
+
+    def greeted(self, site: Site[E], now_s: float) -> None:
+        """A connection was made: the site is there, whether or not it answers more than that."""
+        site.quiet_since_s = now_s
         site.shut_until_s = 0.0
         site.shut_reply = None
+
+    def answered(self, site: Site[E], now_s: float) -> None:
+        """A message was taken or refused, and the connection lives: the site works."""
+        self.greeted(site, now_s)
+        site.answered_at_s = now_s
+        site.failures = site.lost = 0
+        site.room = min(site.room + 1, self.connections_per_site_max)
+
+    def ended(self, site: Site[E], reply: Reply, now_s: float) -> list[E]:
+        """The host ended a connection in mid-message; return all that is to be deferred for that.
+
+        Once is an accident, or a limit of its own for one connection. Again and again, with
+        nothing answered in between, it says that it wants no mail from us now.
+        """
+        site.quiet_since_s = now_s
+        site.lost += 1
+        site.room = max(1, site.room // 2)
+        site.grow_at_s = now_s + GROW_S
+        return self._shut(site, reply, now_s) if site.lost >= LOST_MAX else []
 
     def unreached(self, site: Site[E], reply: Reply, now_s: float) -> list[E]:
         """A connection could not be made; return all that is to be deferred for that.
@@ -150,7 +186,19 @@ class Schedule(Generic[E]):
 
         While others are answered, it was that connection's own trouble.
         """
-        return [] if site.heard_at_s > since_s else self._shut(site, reply, now_s)
+        return [] if site.answered_at_s > since_s else self._shut(site, reply, now_s)
+
+    def shed(self, site: Site[E], now_s: float) -> list[E]:
+        """Return what is to be deferred because nothing moves here: all but those longest here."""
+        if not site.busy or now_s - site.quiet_since_s < QUIET_S:
+            return []
+        if len(site.messages) <= QUIET_WAITING_MAX:
+            return []
+        kept = sum(len(site.messages[name]) for name in list(site.messages)[:QUIET_WAITING_MAX])
+        waiting = self._clear(site)
+        for entry in waiting[:kept]:
+            self.add(site, entry)
+        return waiting[kept:]
 
     def _shut(self, site: Site[E], reply: Reply, now_s: float) -> list[E]:
         if now_s >= site.shut_until_s:  # else others of the same round have failed before
@@ -158,6 +206,11 @@ class Schedule(Generic[E]):
             wait_s = self.shut_s * 2.0 ** min(site.failures - 1, 10)
             site.shut_until_s = now_s + min(wait_s, self.shut_s * 4, SHUT_S_MAX)
         site.shut_reply = reply
+        site.room, site.lost = 1, 0
+        return self._clear(site)
+
+    def _clear(self, site: Site[E]) -> list[E]:
+        """Let nothing wait there; return what did, those longest here first."""
         waiting = [entry for together in site.messages.values() for entry in together]
         site.messages.clear()
         site.senders.clear()

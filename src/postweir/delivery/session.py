@@ -8,9 +8,10 @@ recipient; that the worker does.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from postweir.delivery.contents import Letter, Unfit
 from postweir.delivery.route import Hop
 from postweir.mail.reply import Reply
 from postweir.mail.smtp_client import (
@@ -27,7 +28,8 @@ from postweir.mail.smtp_client import (
 from postweir.runtime.net import tls_name
 
 ENVELOPE_WAITS_MAX = 3  # reply_s, this often, for all of MAIL, RCPT and DATA: no tarpit for hours
-WRITE_BYTES_MAX = 256 * 1024  # lying in the socket unsent, before we wait for the peer to read
+WRITE_BYTES_MAX = 128 * 1024  # lying in the socket unsent, before we wait for the peer to read
+CONTENT_BYTES_S_MIN = 32 * 1024  # a peer that reads more slowly than this for long is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,14 @@ class Sent:
 
     replies: Sequence[Reply]  # one a recipient, in order
     after_dot: bool = False  # the connection ended when the host may already have had it
-    unheard: bool = False  # it ended before the host answered anything
+    lost: bool = False  # the connection ended in it
+    unheard: bool = False  # it ended before the host answered anything but 421
     late: bool = False  # it ended because the host let a deadline pass
+    unfit: str = ""  # we ended it: what is wrong with the message
 
 
 Telling = Ready | TlsNow | Done | Lost
+CLOSING = 421  # RFC 5321 3.8: about the connection, not about what was asked
 
 
 class Session(asyncio.Protocol):
@@ -76,14 +81,19 @@ class Session(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0  # 0: none
         self._envelope_until = 0.0
+        self._content_until = 0.0
         self._parked: asyncio.Future[bool] | None = None
         self._event: asyncio.Future[Telling] | None = None
         self._untold: deque[Telling] = deque()  # came while nobody waited
         self._room: asyncio.Future[None] | None = None  # while the peer does not read
         self._sender: asyncio.Task[None] | None = None  # writes a large message
+        self._letter = Letter()
+        self._small = True  # enough to be written at once
         self._heard = False  # a reply in this transaction
         self._after_dot = False
         self._late = False
+        self._cut = False  # the connection ended, and the host had not said so
+        self._unfit = ""
 
     @property
     def usable(self) -> bool:
@@ -96,7 +106,11 @@ class Session(asyncio.Protocol):
         return self._smtp.stage is Stage.FINAL
 
     async def greet(self, context: ssl.SSLContext | None) -> None:
-        """Wait for the greeting and EHLO, with TLS if it is offered. Raises `Unreached`."""
+        """Wait for the greeting and EHLO, with TLS if it is offered. Raises `Unreached`.
+
+        TLS has failed, too, where the host hangs up on the first words inside it: in TLS 1.3 a
+        peer that wants none of us says so only then.
+        """
         self._wait(self._limits.reply_s)
         event = await self._next()
         if isinstance(event, TlsNow):
@@ -105,15 +119,19 @@ class Session(asyncio.Protocol):
             event = await self._next()
         self._deadline = 0.0
         if isinstance(event, Lost):
-            raise Unreached(event.reply)
+            tls_failed = self._smtp.tls and self._cut and not self._late
+            raise Unreached(event.reply, tls_failed=tls_failed)
         assert isinstance(event, Ready), event
 
-    async def send(self, transaction: Transaction) -> Sent:
+    async def send(self, transaction: Transaction, letter: Letter) -> Sent:
         """Send one message; returns once every recipient has a reply."""
         assert self.usable, "not ready"
         self.transactions += 1
+        self._letter = letter
         self._heard = self._after_dot = self._late = False
         self._envelope_until = self._loop.time() + self._limits.reply_s * ENVELOPE_WAITS_MAX
+        self._content_until = transaction.size / CONTENT_BYTES_S_MIN + self._limits.reply_s
+        self._small = letter.in_memory and transaction.size <= WRITE_BYTES_MAX
         self._write(self._smtp.send(transaction))
         self._wait(self._limits.reply_s)
         try:
@@ -128,8 +146,10 @@ class Session(asyncio.Protocol):
         return Sent(
             event.replies,
             after_dot=lost and self._after_dot,
+            lost=lost,
             unheard=lost and not self._heard,
             late=self._late,
+            unfit=self._unfit,
         )
 
     async def park(self, seconds: float) -> bool:
@@ -194,7 +214,7 @@ class Session(asyncio.Protocol):
         while (event := self._smtp.next_event()) is not None:
             match event:
                 case Replied():
-                    self._heard = True
+                    self._heard = self._heard or event.reply.code != CLOSING
                     if event.stage is Stage.FINAL:
                         self._after_dot = False
                     left_s = self._envelope_until - self._loop.time()
@@ -237,36 +257,44 @@ class Session(asyncio.Protocol):
 
     def _write_content(self) -> None:
         """Write the message: at once when it is small, else as the peer reads."""
-        pieces = self._smtp.content()
-        small: list[bytes] = []
-        length = 0
-        for piece in pieces:
-            small.append(piece)
-            length += len(piece)
-            if length > WRITE_BYTES_MAX // 2:
-                self._sender = self._loop.create_task(self._write_rest(small, pieces))
-                return
-        self._write(b"".join(small))
-        self._written()
+        self._content_until += self._loop.time()
+        if self._small:
+            self._write(b"".join(self._smtp.content()))
+            self._note_dot()
+            self._wait(self._limits.final_reply_s)
+        else:
+            self._sender = self._loop.create_task(self._write_slowly())
 
-    async def _write_rest(self, first: list[bytes], pieces: Iterator[bytes]) -> None:
-        for piece in first:
-            await self._write_piece(piece)
-        for piece in pieces:
-            await self._write_piece(piece)
-        self._written()
+    async def _write_slowly(self) -> None:
+        pieces = self._smtp.content()
+        try:
+            while True:
+                await self._letter.ready()
+                piece = next(pieces, None)
+                if piece is None:
+                    break
+                self._note_dot()
+                await self._write_piece(piece)
+        except (Unfit, OSError) as fault:
+            self._unfit = str(fault)
+            self._end(Reply(451, "4.3.0", "Our own trouble with the message"))
+        else:
+            self._wait(self._limits.final_reply_s)
 
     async def _write_piece(self, piece: bytes) -> None:
         for at in range(0, len(piece), WRITE_BYTES_MAX):
-            # A peer that reads nothing for reply_s is gone, however alive its host is.
-            self._wait(self._limits.reply_s)
+            # A peer that reads nothing for reply_s is gone, however alive its host is; and one
+            # that reads a little now and then must not hold a large message for ever.
+            left_s = self._content_until - self._loop.time()
+            self._wait(max(0.0, min(self._limits.reply_s, left_s)))
             self._write(piece[at : at + WRITE_BYTES_MAX])
             if self._room is not None:
                 await self._room
 
-    def _written(self) -> None:
-        self._after_dot = True
-        self._wait(self._limits.final_reply_s)
+    def _note_dot(self) -> None:
+        """From the moment the dot is handed to the socket the host may have the message."""
+        if self._smtp.stage is Stage.FINAL:
+            self._after_dot = True
 
     async def _secure(self, context: ssl.SSLContext) -> None:
         """Shake hands. Raises `Unreached` with `tls_failed`."""
@@ -318,6 +346,7 @@ class Session(asyncio.Protocol):
 
     def _end(self, reply: Reply) -> None:
         """The connection is over: who waits is told so."""
+        self._cut = True
         self._smtp.end(reply)
         self.resume_writing()
         self._pump()

@@ -33,7 +33,7 @@ from postweir.runtime import clock
 from postweir.runtime.log import Log
 from postweir.runtime.settings import Delivery
 from postweir.spool.handing import Handed
-from postweir.spool.ports import Settle
+from postweir.spool.ports import Content, Settle
 from postweir.spool.states import bucket_of, domain_of
 
 ROUTE_S = 5.0  # how long a route is used without looking: no longer than the shortest TTL
@@ -41,6 +41,8 @@ ROUTES_MAX = 20_000
 SHUT_S = 30.0  # for so long a site that cannot be reached is left alone at first
 LOOK_S = 1.0  # how often what waits is looked at without any other reason
 OUR_TROUBLE = Reply(451, "4.3.0", "Our own trouble; it is tried again")
+HUNG_UP = Reply(451, "4.4.2", "The host hung up before it was asked anything")
+QUIET = Reply(451, "4.4.1", "The host answers nothing, and many messages wait for it already")
 
 
 class Hands(Protocol):
@@ -89,7 +91,7 @@ class Worker:
         self._hungry: dict[str, Site[Handed]] = {}  # want a connection when there may be one
         self._connections: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
-        self._sending: dict[Session, asyncio.Task[Any]] = {}
+        self._sending: dict[Session, tuple[asyncio.Task[Any], list[Handed]]] = {}
         self._stopping = False
         self.configure(settings, router, hostname)
 
@@ -112,15 +114,16 @@ class Worker:
     async def drain(self, wait_s: float) -> None:
         """Begin nothing more; return when what is being sent has its replies, or after `wait_s`."""
         self._stopping = True
-        busy = set(self._sending.values())
+        busy = {task for task, _ in self._sending.values()}
         for task in (self._connections | self._others) - busy:
             task.cancel()
         if busy:
             await asyncio.wait(busy, timeout=wait_s)
-        for session in self._sending:
+        for session, (_, batch) in self._sending.items():
             if session.after_dot:
-                self._log.warning("delivery.possible_duplicate", peer=str(session.hop),
-                                  why="stopped before the final reply")  # fmt: skip
+                for one in batch:
+                    one.doubtful = True
+                self._doubtful(session, batch, "stopped before the final reply")
         cut = [*self._connections, *self._others]
         for task in cut:
             task.cancel()
@@ -208,13 +211,16 @@ class Worker:
         """Wake or open as many connections as what waits there is worth."""
         if self._stopping:
             return
+        now_s = self._loop.time()
+        if site.messages:
+            self._schedule.asked(site, now_s)
         idle = self._idle.get(site.name)
         for _ in range(min(len(idle or ()), len(site.messages))):
             assert idle
             session = idle[-1]
             self._unpark(session)
             session.unpark(True)
-        for _ in range(self._schedule.openings(site, self._loop.time())):
+        for _ in range(self._schedule.openings(site, now_s)):
             if len(self._connections) >= self._connections_max:
                 self._hungry[site.name] = site
                 if self._parked:
@@ -235,7 +241,7 @@ class Worker:
         site.open += 1
         self._meters.connections.inc()
         try:
-            self._schedule.heard(site, self._loop.time())
+            self._schedule.greeted(site, self._loop.time())
             self._staff(site)
             await self._serve(site, session)
         finally:
@@ -249,10 +255,17 @@ class Worker:
         try:
             return await self._reacher.reach(site.hops)
         except Unreached as fault:
-            self._meters.unreached.inc()
-            for one in self._schedule.unreached(site, fault.reply, self._loop.time()):
-                self._settle(one, fault.reply, site=site, peer=fault.peer)
+            self._unreached(site, fault.reply, fault.peer)
             return None
+        except Exception:
+            # Our own mistake: it is logged where this task ends, and nobody waits for it.
+            self._unreached(site, OUR_TROUBLE, "")
+            raise
+
+    def _unreached(self, site: Site[Handed], reply: Reply, peer: str) -> None:
+        self._meters.unreached.inc()
+        for one in self._schedule.unreached(site, reply, self._loop.time()):
+            self._settle(one, reply, site=site, peer=peer)
 
     # Send.
 
@@ -298,18 +311,16 @@ class Worker:
             sent = await self._transact(session, batch)
             if sent is None:
                 return
+            settled = True
             if sent.unheard and reused and not sent.late:
-                # It hung up while idle and we had not noticed: nobody was asked anything.
+                # It hung up while idle, or says 421 to that, and we had not noticed: nobody was
+                # asked anything. On a new connection it counts.
                 for one in batch:
                     self._schedule.add(site, one)
-                settled = True
                 return
-            settled = True
-            now_s = self._loop.time()
-            if not sent.unheard:
-                self._schedule.heard(site, now_s)
+            took_s = self._loop.time() - began_s
             for one, reply in zip(batch, sent.replies, strict=True):
-                self._settle(one, reply, site=site, session=session, took_s=now_s - began_s)
+                self._settle(one, reply, site=site, session=session, took_s=took_s)
             self._note(site, session, batch, sent, began_s)
         finally:
             if not settled:
@@ -321,40 +332,64 @@ class Worker:
         """Return what the host answered; None when the content is not fit to be sent."""
         content = batch[0].content
         try:
-            pieces = await self._contents.take(content)
+            letter = await self._contents.take(content)
         except (Unfit, OSError) as fault:
-            self._meters.unfit.inc()
-            self._log.error("delivery.unfit", message=content.message, why=str(fault))
+            self._unfit(content, str(fault))
             return None
         task = asyncio.current_task()
         assert task is not None
-        self._sending[session] = task
+        self._sending[session] = (task, batch)
         try:
-            return await session.send(
+            if not session.usable:  # it hung up while we read
+                return Sent((HUNG_UP,) * len(batch), lost=True, unheard=True)
+            sent = await session.send(
                 Transaction(
                     content.mail_from,
                     tuple(one.out.address for one in batch),
                     len(content.added) + content.length,
                     content.eight_bit,
-                    pieces,
-                )
+                    letter,
+                    letter.ascii,
+                ),
+                letter,
             )
         finally:
             del self._sending[session]
-            self._contents.give_back(content)
+            self._contents.give_back(letter)
+        if sent.unfit:
+            self._unfit(content, sent.unfit)
+        return sent
+
+    def _unfit(self, content: Content, why: str) -> None:
+        self._meters.unfit.inc()
+        self._log.error("delivery.unfit", message=content.message, why=why)
 
     def _note(
         self, site: Site[Handed], session: Session, batch: list[Handed], sent: Sent, began_s: float
     ) -> None:
         """What else a transaction says: about doubles, and about the site."""
         if sent.after_dot:
-            self._meters.duplicates.inc(len(batch))
-            self._log.warning("delivery.possible_duplicate", message=batch[0].out.message,
-                              peer=str(session.hop), why="lost before the final reply")  # fmt: skip
-        if sent.unheard and sent.late:
-            reply = sent.replies[0]
-            for one in self._schedule.stalled(site, reply, self._loop.time(), since_s=began_s):
-                self._settle(one, reply, site=site, peer=str(session.hop))
+            self._doubtful(session, batch, "lost before the final reply")
+        now_s = self._loop.time()
+        if not sent.lost:
+            self._schedule.answered(site, now_s)
+            self._staff(site)
+            return
+        if sent.unfit:
+            return
+        reply = sent.replies[-1]
+        if sent.late:
+            waiting = self._schedule.stalled(site, reply, now_s, since_s=began_s)
+        else:
+            waiting = self._schedule.ended(site, reply, now_s)
+        for one in waiting:
+            self._settle(one, reply, site=site, peer=str(session.hop))
+
+    def _doubtful(self, session: Session, batch: list[Handed], why: str) -> None:
+        """The host may have it, and it will be sent again."""
+        self._meters.duplicates.inc(len(batch))
+        self._log.warning("delivery.possible_duplicate", message=batch[0].out.message,
+                          peer=str(session.hop), why=why)  # fmt: skip
 
     # Settle.
 
@@ -397,8 +432,10 @@ class Worker:
                 if shut is not None and not site.open and not site.opening:
                     for one in self._schedule.unreached(site, shut, now_s):
                         self._settle(one, shut, site=site)
-                else:
-                    self._staff(site)
+                    continue
+                for one in self._schedule.shed(site, now_s):
+                    self._settle(one, QUIET, site=site)
+                self._staff(site)
 
     def _spawn(self, kept: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -1,8 +1,6 @@
 """Policies: write the default one, check one, and say which is in force."""
 
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +8,10 @@ from postweir.desk.ports import Misused, Office
 from postweir.judge import bundles, checking
 from postweir.runtime import frames
 from postweir.runtime.frames import Struct
+from postweir.runtime.metrics import asked
 
 FILE_BYTES_MAX = 1024 * 1024  # the check has its own, lower bound, and words for it
 ASK_S = 0.5
-PAGE_BYTES_MAX = 1024 * 1024
 
 
 class Fault(Struct, frozen=True):
@@ -82,29 +80,17 @@ def status(office: Office) -> Status:
 def _running(office: Office) -> dict[str, str]:
     found = {}
     for index in range(1, office.settings.judge.workers + 1):
-        health = _health(office.settings.run / f"judge-{index}.port")
+        health = _read(asked(office.settings.run / f"judge-{index}.port", "/health", ASK_S))
         name = health.get("policy") or health.get("promoted")
         if isinstance(name, str) and name:
             found[str(index)] = name
     return found
 
 
-def _health(port_file: Path) -> dict[str, Any]:
-    """Return what a process says of itself on its loopback port; empty when it says nothing."""
+def _read(body: bytes | None) -> dict[str, Any]:
+    """Return what a process says of itself; empty when it says nothing."""
     try:
-        url = f"http://127.0.0.1:{int(port_file.read_text())}/health"
-        with urllib.request.urlopen(url, timeout=ASK_S) as page:
-            return _read(page.read(PAGE_BYTES_MAX))
-    except urllib.error.HTTPError as fault:
-        with fault:
-            return _read(fault.read(PAGE_BYTES_MAX))
-    except (OSError, ValueError):
-        return {}
-
-
-def _read(body: bytes) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = frames.from_json(body, dict[str, Any])
+        found: dict[str, Any] = frames.from_json(body or b"", dict[str, Any])
     except frames.Torn:
         return {}
     return found

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from postweir.desk import messages, names, reading, requests
+from postweir.desk import accounts, messages, names, reading, requests
 from postweir.desk.ports import Misused, Office
 from postweir.outcomes.journal import utc
 from postweir.runtime.frames import Struct
@@ -68,6 +68,7 @@ class Waiting(Struct, frozen=True):
     bytes: int
     in_hand: bool
     shard: int
+    suspended: bool = False  # its account, sender or domain is: nothing of it is tried
 
 
 class Summed(Struct, frozen=True):
@@ -133,9 +134,10 @@ async def ask(
     office: Office, verb: str, wanted: Filter, *, reason: str, dry_run: bool = False,
     until_us: int | None = None,
 ) -> Asked:  # fmt: skip
-    """Suspend, resume, retry or drop all in one scope. Raises Misused, Unreadable."""
+    """Suspend, resume, retry or drop all in one scope. Raises Missing, Misused, Unreadable."""
     assert verb in VERBS
     scope = requests.scope_of(account=wanted.account, sender=wanted.sender, domain=wanted.domain)
+    _known(office, wanted)
     if dry_run:
         count = sum([1 async for _ in _rows(office, wanted.checked())])
         return Asked(verb, scope, count, dry_run=True)
@@ -143,6 +145,13 @@ async def ask(
         messages.why(reason)
     done = await requests.put(office, verb, scope, reason, until_us=until_us)
     return Asked(verb, scope, None, number=done.number, waiting=done.waiting)
+
+
+def _known(office: Office, wanted: Filter) -> None:
+    """Raise Missing for an account nobody has: a slip of the pen must not look like success."""
+    name = wanted.account or wanted.sender.partition("|")[0]
+    if name:
+        accounts.find(accounts.known(office.tables), name)
 
 
 async def _rows(office: Office, wanted: Filter) -> AsyncIterator[QueueRow]:
@@ -162,4 +171,5 @@ def _waiting(row: QueueRow) -> Waiting:
         accepted_at=utc(row.accepted_at_us),
         next_attempt_at=utc(row.next_attempt_at_us) if row.state == "queued" else None,
         tries=row.tries, reply=row.reply, bytes=row.bytes, in_hand=row.in_hand, shard=row.shard,
+        suspended=row.suspended,
     )  # fmt: skip

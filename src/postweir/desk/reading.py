@@ -24,7 +24,10 @@ async def page(office: Office, shard: int, question: str, argument: str, after: 
             office.shards.read_file, shard, question, argument, after, PAGE_ROWS
         )
     except OSError as fault:
-        raise Unreadable(f"shard {shard} is silent and its file cannot be read: {fault}") from None
+        why = f"{fault.filename}: {fault.strerror}" if fault.filename else str(fault)
+        raise Unreadable(
+            f"shard {shard} does not answer, nor can its file be read: {why}"
+        ) from None
 
 
 async def packed(office: Office, shard: int, question: str, argument: str) -> AsyncIterator[bytes]:

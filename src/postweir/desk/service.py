@@ -1,11 +1,13 @@
 """Is it set up well, does it run, and let it take its settings anew."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import time
 from pathlib import Path
 
+from postweir.desk import standing
 from postweir.desk.ports import Missing, Office, Unreadable
 from postweir.runtime import frames, settings
 from postweir.runtime.frames import Struct
@@ -15,11 +17,12 @@ LOOK_S = 0.02
 
 
 class Checked(Struct, frozen=True):
-    """What is wrong with a settings file; `hash` names good settings."""
+    """What is wrong with a settings file and what it names; `hash` names good settings."""
 
     ok: bool
     hash: str
     faults: list[settings.Fault]
+    warnings: list[settings.Fault] = []  # what keeps nobody from starting
 
 
 class Reloaded(Struct, frozen=True):
@@ -33,29 +36,39 @@ class Reloaded(Struct, frozen=True):
 
 
 def check(path: Path) -> Checked:
-    """Check a settings file whole."""
+    """Check a settings file whole, and what `up` would stumble over."""
     try:
         found = settings.read(path)
     except settings.Wrong as wrong:
         return Checked(False, "", wrong.faults)
-    return Checked(True, found.hash, [])
-
-
-def supervisor(office: Office) -> int | None:
-    """Return the process number of the running supervisor, or None."""
     try:
-        pid = int((office.settings.run / "supervisor.pid").read_text())
-        os.kill(pid, 0)
+        running = supervisor(found.run) is not None
     except PermissionError:
+        running = True  # nobody can say; that it is another user's is said below
+    faults = standing.faults(path, found, running=running)
+    return Checked(not faults, "" if faults else found.hash, faults, standing.warnings(path, found))
+
+
+def supervisor(run: Path) -> int | None:
+    """Return the process number of the running supervisor, or None.
+
+    It holds a lock as long as it lives: after a power loss the number that it left may be any
+    process's, and nobody wants to hang that one up.
+    """
+    try:
+        pid = int((run / "supervisor.pid").read_text())
+        with (run / "supervisor.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return pid
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
-    return pid
+    return None
 
 
 async def reload(office: Office) -> Reloaded:
-    """Let the running service take the settings. Raises Missing: it does not run; Unreadable."""
-    pid = supervisor(office)
+    """Let the running service take the settings. Raises Missing: it does not run; OSError."""
+    pid = supervisor(office.settings.run)
     if pid is None:
         raise Missing("the service does not run here; start it with `postweir up`")
     answer = office.settings.run / "reload.json"

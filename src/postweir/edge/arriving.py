@@ -8,7 +8,8 @@ sender is known, and the identity fields are gone from what is kept.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from postweir.edge.bodies import Spill
+from postweir.edge import gate
+from postweir.edge.bodies import Spill, add
 from postweir.edge.replies import (
     BARE_NEWLINE,
     HEADER_TOO_LARGE,
@@ -21,7 +22,7 @@ from postweir.edge.worker import Worker
 from postweir.identity.attribution import Attribution, attribute
 from postweir.identity.sender import Account
 from postweir.mail.envelope import Envelope
-from postweir.mail.headers import FIELDS_MAX, fields, header_end, without
+from postweir.mail.headers import fields, header_end, is_crowded, without
 from postweir.mail.received import HOPS_MAX, hops, loops
 from postweir.mail.reply import Reply
 from postweir.spool.ports import Unknown
@@ -68,8 +69,9 @@ class Arriving:
 
     @property
     def crowded(self) -> bool:
-        """True while the socket should not be read: the disk is behind."""
-        return self.spill is not None and self.spill.crowded
+        """True while the socket should not be read: the disk is behind, or all memory is taken."""
+        spill = self.spill
+        return spill is not None and (spill.crowded or (spill.writing and self._memory_is_full))
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the message."""
@@ -85,8 +87,10 @@ class Arriving:
         elif self.spill is not None:
             self.spill.write(data)
         else:
-            self._kept.append(data)
-        if self._held > self.worker.settings.spool.inline_bytes_max:
+            add(self._kept, data)
+        if self._memory_is_full:
+            self._make_room()
+        elif self._held > self.worker.settings.spool.inline_bytes_max:
             self._begin_spill()
 
     def end(self, *, bare_newline: bool, nul: bool) -> None:
@@ -115,6 +119,21 @@ class Arriving:
         self._kept, self._head = [], None
         self._hold(-self._held)
 
+    @property
+    def _memory_is_full(self) -> bool:
+        counts, edge = self.worker.counts, self.worker.settings.edge
+        return gate.begin(edge, bytes_held=counts.bytes_held) is not None
+
+    def _make_room(self) -> None:
+        """All memory for messages is taken: to disk with what can go there, else an end."""
+        self._begin_spill()
+        if self.spill is not None:
+            self.spill.flush()
+        elif self.fault is None:
+            busy = gate.go_on(self.worker.settings.edge, bytes_held=self.worker.counts.bytes_held)
+            if busy is not None:
+                self.fail(busy)
+
     def _hold(self, size: int) -> None:
         self._held += size
         self.worker.counts.bytes_held += size
@@ -136,7 +155,7 @@ class Arriving:
         header = data[:end]
         found = fields(header)
         # Fields beyond those that are read could hide an identity: no honest header has so many.
-        if end > self.worker.settings.edge.header_bytes_max or len(found) >= FIELDS_MAX:
+        if end > self.worker.settings.edge.header_bytes_max or is_crowded(header):
             self.fail(HEADER_TOO_LARGE)
             return
         self.attribution = attribute(

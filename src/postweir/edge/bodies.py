@@ -16,6 +16,8 @@ from pathlib import Path
 
 CHECK_BYTES = 16
 WAITING_BYTES_MAX = 1024 * 1024  # of one message, for the disk
+WRITE_BYTES_MIN = 64 * 1024  # less than this is not worth a thread's time until the body ends
+PIECE_BYTES_MIN = 4096  # a body that comes a byte a packet would else cost fifty times its size
 
 
 def check_of(body: bytes) -> bytes:
@@ -23,8 +25,19 @@ def check_of(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=CHECK_BYTES).digest()
 
 
+def add(pieces: list[bytes], data: bytes) -> None:
+    """Put data behind the pieces of a body, so that none of them stays small."""
+    if pieces and len(pieces[-1]) < PIECE_BYTES_MIN:
+        pieces[-1] += data
+    else:
+        pieces.append(data)
+
+
 class Spill:
-    """One body on its way to a file. `write` never blocks; `finish` says that it is safe."""
+    """One body on its way to a file. `write` never blocks; `finish` says that it is safe.
+
+    One job at a time has the file, on a thread; whoever wants the next waits for it.
+    """
 
     def __init__(self, path: Path, pool: Executor, *, on_written: Callable[[int], None]) -> None:
         self.path = path
@@ -35,6 +48,7 @@ class Spill:
         self._on_written = on_written  # so many bytes left our memory
         self._hash = hashlib.blake2b(digest_size=CHECK_BYTES)
         self._descriptor = -1
+        self._made = False  # the file is ours to remove
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._job: asyncio.Future[None] | None = None
@@ -45,55 +59,82 @@ class Spill:
         """True while more waits for the disk than should: read no more."""
         return self._waiting_bytes > WAITING_BYTES_MAX
 
+    @property
+    def writing(self) -> bool:
+        """True while a thread is at work; its end is told by `on_written`."""
+        return self._job is not None
+
     def write(self, data: bytes) -> None:
         """Take the next bytes."""
         self.length += len(data)
-        self._waiting.append(data)
+        add(self._waiting, data)
         self._waiting_bytes += len(data)
-        if self._job is None:
-            self._begin()
+        if self._waiting_bytes >= WRITE_BYTES_MIN:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits now, little as it may be."""
+        if self._job is None and self._waiting:
+            pieces, self._waiting = self._waiting, []
+            self._job = asyncio.ensure_future(self._write(pieces))
 
     async def written(self) -> None:
         """Return when all that was taken is in the file. Raises OSError."""
-        while self._job is not None:
-            await asyncio.shield(self._job)
+        while self._job is not None or self._waiting:
+            self.flush()
+            await self._job_done()
         if self.fault is not None:
             raise self.fault
 
     async def finish(self) -> bytes:
         """Sync the file and its folder; returns the checksum. Raises OSError."""
         await self.written()
-        await self._loop.run_in_executor(self._pool, self._sync)
+        self._job = asyncio.ensure_future(self._finish())
+        await self._job_done()
+        if self.fault is not None:
+            raise self.fault
         return self._hash.digest()
 
     async def drop(self) -> None:
         """Remove the file: the message was not taken. Harmless when there is none."""
         self._dropped = True
         while self._job is not None:
-            await asyncio.shield(self._job)
+            await self._job_done()
+        left, self._waiting = self._waiting_bytes, []
+        self._waiting_bytes = 0
+        self._on_written(left)
         await self._loop.run_in_executor(self._pool, self._unlink)
 
-    def _begin(self) -> None:
-        pieces, self._waiting = self._waiting, []
-        self._job = asyncio.ensure_future(self._work(pieces))
+    async def _job_done(self) -> None:
+        if self._job is not None:
+            await asyncio.shield(self._job)
 
-    async def _work(self, pieces: list[bytes]) -> None:
+    async def _write(self, pieces: list[bytes]) -> None:
         size = sum(map(len, pieces))
         if self.fault is None and not self._dropped:
-            try:
-                await self._loop.run_in_executor(self._pool, self._append, pieces)
-            except OSError as fault:
-                self.fault = fault
+            await self._on_thread(lambda: self._append(pieces))
         self._waiting_bytes -= size
         self._job = None
-        if self._waiting:
-            self._begin()
+        if self._waiting_bytes >= WRITE_BYTES_MIN:
+            self.flush()
         self._on_written(size)
+
+    async def _finish(self) -> None:
+        await self._on_thread(self._sync)
+        self._job = None
+
+    async def _on_thread(self, work: Callable[[], None]) -> None:
+        try:
+            await self._loop.run_in_executor(self._pool, work)
+        except OSError as fault:
+            self.fault = fault
 
     def _append(self, pieces: Iterable[bytes]) -> None:
         if self._descriptor < 0:
+            # O_EXCL: a name that is there, a link too, is somebody else's.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o600)
+            self._made = True
         for piece in pieces:
             self._hash.update(piece)
             view = memoryview(piece)
@@ -105,7 +146,7 @@ class Spill:
         os.fsync(self._descriptor)
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
@@ -116,8 +157,9 @@ class Spill:
             descriptor, self._descriptor = self._descriptor, -1
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        if self._made:
+            with contextlib.suppress(OSError):  # then the shard's sweep finds it
+                self.path.unlink()
 
 
 class Folders:
@@ -138,7 +180,11 @@ class Folders:
 
     def look(self) -> None:
         """See whether a file could be made; on a thread, each second."""
-        folders = sorted(self._spool.glob("bodies-*"))
+        try:
+            folders = sorted(self._spool.glob("bodies-*"))
+        except OSError:
+            self._usable = False
+            return
         # No folder yet: the shards make them, and say by their health that they are not up.
         self._usable = not folders or any(_takes_files(folder) for folder in folders)
 

@@ -1,5 +1,7 @@
 """Limits that hold before anyone is known: who gets in when the house is full."""
 
+import ipaddress
+
 from postweir.mail.reply import Reply
 from postweir.runtime.settings import Edge
 
@@ -12,12 +14,12 @@ STOPPING = Reply(421, "4.3.2", "Restarting, try again")
 
 
 def admit(
-    limits: Edge, *, connections: int, of_client: int, bytes_held: int, stopping: bool
+    limits: Edge, *, room: int, connections: int, of_client: int, bytes_held: int, stopping: bool
 ) -> Reply | None:
     """Return how to turn a new connection away, or None: it may stay."""
     if stopping:
         return STOPPING
-    if connections >= limits.connections_max:
+    if connections >= min(limits.connections_max, room):
         return FULL
     if of_client >= limits.connections_per_client_max:
         return CROWDED
@@ -31,6 +33,22 @@ def begin(limits: Edge, *, bytes_held: int) -> Reply | None:
     return BUSY if bytes_held >= limits.memory_bytes_max else None
 
 
+def go_on(limits: Edge, *, bytes_held: int) -> Reply | None:
+    """Return how to end a message whose header is still coming, or None.
+
+    Later than `begin`, so that what has begun mostly ends well; but a header alone cannot go to
+    disk, and ten thousand of them at once are more memory than there is.
+    """
+    return BUSY if bytes_held >= 2 * limits.memory_bytes_max else None
+
+
+def neighbourhood(client: str) -> str:
+    """Return what counts as one client: an IPv4 address, or an IPv6 /64, which is one customer."""
+    if ":" not in client:
+        return client
+    return str(ipaddress.ip_network(f"{client}/64", strict=False))
+
+
 class Counts:
     """How many are here, and how many bytes of messages are in memory."""
 
@@ -40,7 +58,7 @@ class Counts:
         self._by_client: dict[str, int] = {}
 
     def of_client(self, client: str) -> int:
-        """Return how many connections this address has."""
+        """Return how many connections this neighbourhood has."""
         return self._by_client.get(client, 0)
 
     def enter(self, client: str) -> None:

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from postweir.edge import replies
 from postweir.edge.arriving import Arriving
 from postweir.edge.bodies import check_of
-from postweir.identity.sender import Sender
+from postweir.edge.worker import Worker
+from postweir.identity.sender import Account, Sender
 from postweir.judge.ports import Ask, Asked
+from postweir.mail.envelope import Envelope
 from postweir.mail.received import loop_trace, received
 from postweir.mail.reply import Reply
 from postweir.policy.verdict import Verdict
@@ -164,11 +166,9 @@ def added(arriving: Arriving) -> bytes:
     """Return the header fields that we put before the message."""
     edge, visitor = arriving.worker.settings.edge, arriving.visitor
     secret = arriving.worker.secret
-    client = {
-        "address": visitor.client,
-        "hashed": f"client-{_hashed(secret, visitor.client)[:16]}",
-        "omit": "",
-    }[edge.received_client]
+    client = visitor.client if edge.received_client == "address" else ""
+    if edge.received_client == "hashed":
+        client = f"client-{_hashed(secret, visitor.client)[:16]}"
     key = sender_of(arriving).key
     # A hash lets us find the sender of a complaint; nobody else learns who it is.
     shown = key if arriving.account.sender_plain else _hashed(secret, key)
@@ -239,6 +239,30 @@ def _record(
             facts=facts,
         )
     )
+
+
+def suspended(worker: Worker, account: Account, envelope: Envelope, client: str) -> Reply:
+    """Turn a transaction of a suspended account down, on record."""
+    message = worker.names.next()
+    reply = replies.of_verdict(replies.SUSPENDED, message, worker.settings.edge.help_url)
+    worker.shards.refuse(
+        Refusal(
+            message=message,
+            at_us=clock.wall_us(),
+            stage="mail",
+            sender=Sender(account.name, "account", client),
+            envelope=envelope,
+            client=client,
+            reply=reply,
+            verdict=replies.SUSPENDED,
+            facts=b"",
+        )
+    )
+    worker.log.info(
+        "edge.refused", message=message, account=account.name, client=client,
+        stage="mail", code=reply.code, reason="suspended",
+    )  # fmt: skip
+    return reply
 
 
 def _uncount(arriving: Arriving, asked: Asked) -> None:

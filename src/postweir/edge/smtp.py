@@ -15,17 +15,18 @@ loop. Rules of this file:
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from postweir.edge import gate, intake, replies
 from postweir.edge.arriving import Arriving, Visitor
+from postweir.edge.known import holds, loggable, payer
 from postweir.edge.sasl import MECHANISMS, Challenge, Claim, Garbled, Sasl
 from postweir.edge.sweeper import Sweeper
-from postweir.edge.tls import Tls
+from postweir.edge.wire import Wire
 from postweir.edge.worker import Worker
-from postweir.identity.credentials import check
-from postweir.identity.sender import Account, Sender
+from postweir.identity.sender import Account
 from postweir.mail.commands import (
     Auth,
     AuthAnswer,
@@ -47,50 +48,32 @@ from postweir.mail.commands import (
 from postweir.mail.envelope import Envelope
 from postweir.mail.reply import Reply
 from postweir.mail.smtp_server import ServerSession, State
-from postweir.runtime import clock
 from postweir.runtime.net import tls_name
-from postweir.spool.ports import Refusal
 
 CLOSING_S = 10.0  # for our last words to be read
 DATA_RATE_MIN = 500  # bytes a second, as Postfix has it: drops of data do not hold a place
 AUTH_FAILURES_MAX = 3
 IDLE_COMMANDS_MAX = 100  # NOOP, RSET, VRFY and the like without a message among them
+SURPLUS_MAX = 1000  # recipients past the limit, or named again, that are politely told so
 AGAIN_S = 1.0  # a credential may have been made a moment ago: look once more before saying no
-
-OK = Reply(250, "2.0.0", "Ok")
-SENDER_OK = Reply(250, "2.1.0", "Sender ok")
-RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
-TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
-GO_ON = Reply(354, "", "End with a lone dot")
-BYE = Reply(221, "2.0.0", "Bye")
-READY_FOR_TLS = Reply(220, "2.0.0", "Ready for TLS")
-CANNOT_VERIFY = Reply(252, "2.5.0", "Send it and see")
-HELP = Reply(214, "2.0.0", "RFC 5321 has it all")
-WELCOME = Reply(235, "2.7.0", "Welcome")
-WRONG = Reply(535, "5.7.8", "Name or secret is wrong")
-GARBLED = Reply(501, "5.5.2", "There is no such answer")
-NOT_NOW = Reply(454, "4.7.0", "That cannot be looked up now, try again later")
-TIMEOUT = Reply(421, "4.4.2", "You were silent too long")
-TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
 
 
 class Connection(asyncio.Protocol):
     """One client."""
 
     __slots__ = (
-        "_account", "_arriving", "_auth_username", "_busy", "_choked", "_client", "_closing",
-        "_deadline", "_eight_bit", "_errors", "_failures", "_helo", "_idle", "_implicit_tls",
-        "_layer", "_loop", "_mail_from", "_out", "_paused", "_recipients", "_sasl", "_session",
-        "_started_at", "_sweeper", "_tls", "_transport", "_verb", "_worker",
+        "_account", "_arriving", "_auth_username", "_busy", "_choked", "_client", "_deadline",
+        "_eight_bit", "_errors", "_failures", "_helo", "_idle", "_implicit_tls", "_loop",
+        "_mail_from", "_neighbourhood", "_recipients", "_sasl", "_session", "_started_at",
+        "_surplus", "_sweeper", "_tls", "_verb", "_wire", "_worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, sweeper: Sweeper, *, implicit_tls: bool) -> None:
         self._worker, self._sweeper, self._implicit_tls = worker, sweeper, implicit_tls
         self._loop = asyncio.get_running_loop()
-        self._transport: Any = None  # an asyncio.Transport; uvloop's do not say so
+        self._wire = Wire()
         self._session: ServerSession | None = None  # None: turned away, or gone
-        self._client = ""
-        self._layer: Tls | None = None  # through which every byte goes
+        self._client = self._neighbourhood = ""
         self._tls = ""  # how, once the handshake is done
         self._auth_username = ""
         self._sasl: Sasl | None = None
@@ -100,25 +83,25 @@ class Connection(asyncio.Protocol):
         self._recipients: dict[str, None] = {}  # in order, each once
         self._arriving: Arriving | None = None
         self._started_at = 0.0  # when its 354 was said
-        self._errors = self._failures = self._idle = 0
+        self._errors = self._failures = self._idle = self._surplus = 0
         self._busy = False  # a task will answer
         self._choked = False  # the client does not read
-        self._paused = False  # we do not read
-        self._closing = False
-        self._out: list[bytes] = []
         self._deadline = 0.0
         self._extend()
 
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        worker, self._transport = self._worker, transport
+        worker = self._worker
+        self._wire.made(transport)
         self._client = _address(transport.get_extra_info("peername"))
+        self._neighbourhood = gate.neighbourhood(self._client)
         self._sweeper.enter(self)
         refusal = gate.admit(
             worker.settings.edge,
+            room=worker.room,
             connections=worker.counts.connections,
-            of_client=worker.counts.of_client(self._client),
+            of_client=worker.counts.of_client(self._neighbourhood),
             bytes_held=worker.counts.bytes_held,
             stopping=worker.stopping,
         )
@@ -127,26 +110,36 @@ class Connection(asyncio.Protocol):
             # Without a handshake a TLS client cannot read it, and we make none for it.
             self._end(b"" if self._implicit_tls else bytes(refusal))
             return
-        worker.counts.enter(self._client)
+        worker.counts.enter(self._neighbourhood)
         worker.meters.connected.inc()
         self._session = ServerSession(self._offers())
-        if self._implicit_tls:
-            self._begin_tls()
-        else:
+        if not self._implicit_tls:
             self._greet()
+        elif (context := worker.tls()) is not None:
+            self._begin_tls(context)
+        else:
+            self._end()  # no certificate is in force: nobody could read a word
 
     def data_received(self, data: bytes) -> None:
-        if self._closing or self._session is None:
+        if self._wire.closing or self._session is None:
             return
-        if self._layer is not None:
-            data = self._decrypted(self._layer, data)
-        if not data or self._session is None:
+        handshaking = self._wire.handshaking
+        try:
+            data = self._wire.decrypted(data)
+        except OSError:
+            self._worker.meters.tls_failures.inc()
+            self._close()
             return
-        self._session.receive(data)
-        if self._busy:
-            self._read(False)
-        else:
-            self._run()
+        if handshaking and not self._wire.handshaking:
+            self._protected(self._session)
+        if data:
+            self._session.receive(data)
+            if self._busy:
+                self._wire.read(False)
+            else:
+                self._run()
+        if self._wire.over:
+            self._end()  # as at the end of a stream: who does not listen on is owed no answer
 
     def eof_received(self) -> bool:
         return False  # close: who does not listen on is owed no answer
@@ -154,7 +147,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._choked = True
         self._extend()
-        self._read(False)
+        self._wire.read(False)
 
     def resume_writing(self) -> None:
         self._choked = False
@@ -162,14 +155,12 @@ class Connection(asyncio.Protocol):
         self._run()
 
     def connection_lost(self, _: Exception | None) -> None:
-        if self._transport is None:
+        if not self._wire.lost():
             return
-        self._transport = None
-        self._closing = True
         self._sweeper.leave(self)
         if self._session is not None:
             self._session = None
-            self._worker.counts.leave(self._client)
+            self._worker.counts.leave(self._neighbourhood)
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
             arriving.gone = True
@@ -183,39 +174,31 @@ class Connection(asyncio.Protocol):
         """End what is too late."""
         if now < self._deadline:
             return
-        if self._closing or self._choked:
+        if self._wire.closing or self._choked:
             self.abort()
         elif not self._busy:  # a task has bounds of its own
-            handshake = self._layer is not None and not self._layer.standing
-            stage = "data" if self._arriving else "handshake" if handshake else "command"
+            handshaking = self._wire.handshaking
+            stage = "data" if self._arriving else "handshake" if handshaking else "command"
             self._worker.meters.timeouts.labels(stage).inc()
-            if handshake:
+            if handshaking:
                 self.abort()
             else:
-                self._end(bytes(TIMEOUT))
+                self._end(bytes(replies.TIMEOUT))
 
     def drain(self) -> None:
         """The worker stops: leave, if no transaction is open."""
-        if not self._closing and not self._busy and self._account is None:
+        if not self._wire.closing and not self._busy and self._account is None:
             self._end(bytes(gate.STOPPING))
 
     def abort(self) -> None:
         """Hang up now."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._wire.abort()
 
     # Talking.
 
     def _greet(self) -> None:
-        self._write(f"220 {self._worker.settings.edge.hostname} ESMTP Postweir\r\n".encode("ascii"))
-
-    def _write(self, data: bytes) -> None:
-        if self._layer is not None:
-            if not self._layer.standing:
-                return  # nobody could read it
-            self._layer.send(data)
-            data = self._layer.unsent()
-        self._transport.write(data)
+        self._wire.say(f"220 {self._worker.settings.edge.hostname} ESMTP Postweir\r\n".encode())
+        self._flush()
 
     def _offers(self) -> Offers:
         worker = self._worker
@@ -230,7 +213,7 @@ class Connection(asyncio.Protocol):
 
     def _run(self) -> None:
         """Answer what there is to answer, in one write."""
-        while not (self._busy or self._choked or self._closing):
+        while not (self._busy or self._choked or self._wire.closing):
             assert self._session is not None
             event = self._session.next_event()
             if event is None:
@@ -241,39 +224,28 @@ class Connection(asyncio.Protocol):
             self.drain()
         # While a task is at work we read on, to hear that the client is gone, until it says more.
         if not self._busy:
-            self._read(not (self._choked or self._crowded))
+            self._wire.read(not (self._choked or self._crowded))
 
     def _say(self, reply: Reply) -> None:
         """Answer the event at hand."""
         assert self._session is not None
-        self._out.append(self._session.reply(reply))
+        self._wire.say(self._session.reply(reply))
         if reply.code == 421:
             self._end()
 
     def _flush(self) -> None:
-        if self._out and self._transport is not None:
-            self._write(b"".join(self._out))
-            self._out.clear()
-            if self._arriving is None:
-                self._extend()
+        if self._wire.flush() and self._arriving is None:
+            self._extend()
 
     def _end(self, last: bytes = b"") -> None:
         """Say the last words, and close."""
-        if self._transport is None or self._closing:
-            return
-        if self._out or last:
-            self._write(b"".join(self._out) + last)
-            self._out.clear()
-        if self._layer is not None:
-            self._layer.say_goodbye()
-        self._close()
+        if not self._wire.closing:
+            self._wire.end(last)
+            self._deadline = self._loop.time() + CLOSING_S
 
     def _close(self) -> None:
-        if self._layer is not None and (unsent := self._layer.unsent()):
-            self._transport.write(unsent)
-        self._closing = True
+        self._wire.close()
         self._deadline = self._loop.time() + CLOSING_S
-        self._transport.close()
 
     def _extend(self) -> None:
         self._deadline = self._loop.time() + self._worker.settings.edge.command_s
@@ -282,24 +254,27 @@ class Connection(asyncio.Protocol):
     def _crowded(self) -> bool:
         return self._arriving is not None and self._arriving.crowded
 
-    def _read(self, wanted: bool) -> None:
-        if self._transport is None or self._closing or wanted == (not self._paused):
-            return
-        self._paused = not wanted
-        if wanted:
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Answer by a task; until `_task_over` nothing else is answered."""
+        self._busy = True
+        self._sweeper.keep(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as fault:  # a bug of ours costs this client its connection, and no hang
+            self._worker.log.error("edge.failed", client=self._client, exc_info=fault)
+            self.abort()
 
     def _task_over(self) -> bool:
         """The task at work is done; False when the client is gone."""
         self._busy = False
-        return self._session is not None and not self._closing
+        return self._session is not None and not self._wire.closing
 
     def _misstep(self, reply: Reply, *, fatal: bool = False) -> None:
         self._errors += 1
         if self._errors >= self._worker.settings.edge.errors_max:
-            self._say(TOO_MANY_ERRORS)
+            self._say(replies.TOO_MANY_ERRORS)
             return
         self._say(reply)
         if fatal:
@@ -307,7 +282,7 @@ class Connection(asyncio.Protocol):
 
     def _idle_away(self, reply: Reply) -> None:
         self._idle += 1
-        self._say(reply if self._idle <= IDLE_COMMANDS_MAX else TOO_MANY_ERRORS)
+        self._say(reply if self._idle <= IDLE_COMMANDS_MAX else replies.TOO_MANY_ERRORS)
 
     # The answers.
 
@@ -325,50 +300,18 @@ class Connection(asyncio.Protocol):
         if self._worker.stopping:
             self._say(gate.STOPPING)
             return
-        account = self._payer()
+        account = payer(self._worker, username=self._auth_username, client=self._client)
         if account is None:
             self._worker.meters.relay_denied.inc()
             self._misstep(replies.UNKNOWN_CLIENT)
         elif account.suspended:
-            self._say(self._suspended(account, event.address))
+            envelope = Envelope(event.address, (), self._helo)
+            # An error: each is put on record, and who goes on is shown out.
+            self._misstep(intake.suspended(self._worker, account, envelope, self._client))
         else:
             self._account = account
             self._mail_from, self._eight_bit = event.address, event.eight_bit
-            self._say(SENDER_OK)
-
-    def _payer(self) -> Account | None:
-        """Return whose mail this is, as the tables stand now: sessions outlive credentials."""
-        directory = self._worker.directory
-        if self._auth_username:
-            credential = directory.now.credentials.get(self._auth_username)
-            if credential is None or credential.revoked_us:
-                return None
-            return directory.now.accounts.get(credential.account)
-        name = directory.networks.owner(self._client)
-        return directory.now.accounts.get(name) if name else None
-
-    def _suspended(self, account: Account, mail_from: str) -> Reply:
-        worker = self._worker
-        message = worker.names.next()
-        reply = replies.of_verdict(replies.SUSPENDED, message, worker.settings.edge.help_url)
-        worker.shards.refuse(
-            Refusal(
-                message=message,
-                at_us=clock.wall_us(),
-                stage="mail",
-                sender=Sender(account.name, "account", self._client),
-                envelope=Envelope(mail_from, (), self._helo),
-                client=self._client,
-                reply=reply,
-                verdict=replies.SUSPENDED,
-                facts=b"",
-            )
-        )
-        worker.log.info(
-            "edge.refused", message=message, account=account.name, client=self._client,
-            stage="mail", code=reply.code, reason="suspended",
-        )  # fmt: skip
-        return reply
+            self._say(replies.SENDER_OK)
 
     def _on_rcpt(self, event: Rcpt) -> None:
         edge = self._worker.settings.edge
@@ -376,11 +319,17 @@ class Connection(asyncio.Protocol):
         address = event.address if "@" in event.address else f"{event.address}@{edge.hostname}"
         if self._account is None:
             self._misstep(replies.UNKNOWN_CLIENT)
-        elif len(self._recipients) >= edge.recipients_max and address not in self._recipients:
-            self._say(TOO_MANY_RECIPIENTS)
+        elif address in self._recipients:
+            self._say_surplus(replies.RECIPIENT_OK)
+        elif len(self._recipients) >= edge.recipients_max:
+            self._say_surplus(replies.TOO_MANY_RECIPIENTS)
         else:
             self._recipients[address] = None
-            self._say(RECIPIENT_OK)
+            self._say(replies.RECIPIENT_OK)
+
+    def _say_surplus(self, reply: Reply) -> None:
+        self._surplus += 1
+        self._say(reply if self._surplus <= SURPLUS_MAX else replies.TOO_MANY_ERRORS)
 
     def _on_data(self, _: Data) -> None:
         """Take the message only if there is somewhere to put it."""
@@ -390,10 +339,10 @@ class Connection(asyncio.Protocol):
         reason = worker.shards.reason()
         busy = gate.begin(worker.settings.edge, bytes_held=worker.counts.bytes_held)
         if reason or not worker.folders.usable or busy:
-            self._say(busy or replies.of_storage(reason))
+            self._idle_away(busy or replies.of_storage(reason))
             return
         session.normalise = account.bare_newline == "normalise"
-        self._say(GO_ON)
+        self._say(replies.GO_ON)
         if session.state is not State.DATA:
             return  # it spoke before our 354: the session says so next
         self._arriving = Arriving(
@@ -421,12 +370,11 @@ class Connection(asyncio.Protocol):
     def _on_body_end(self, event: BodyEnd) -> None:
         assert self._arriving is not None
         self._arriving.end(bare_newline=event.bare_newline, nul=event.nul)
-        self._busy = True
-        self._sweeper.keep(self._take_in(self._arriving))
+        self._work(self._take_in(self._arriving))
 
     def _on_room(self) -> None:
         """The disk caught up with a large message."""
-        if self._paused and not self._busy:
+        if self._wire.paused and not self._busy:
             self._run()
 
     async def _take_in(self, arriving: Arriving) -> None:
@@ -438,7 +386,9 @@ class Connection(asyncio.Protocol):
         self._arriving = None
         if self._task_over():
             self._forget_transaction()
-            self._idle = 0
+            self._idle = self._surplus = 0
+            if reply.accepted:
+                self._errors = 0
             self._say(reply)
             self._run()
 
@@ -448,19 +398,19 @@ class Connection(asyncio.Protocol):
 
     def _on_reset(self, _: Reset) -> None:
         self._forget_transaction()
-        self._idle_away(OK)
+        self._idle_away(replies.OK)
 
     def _on_noop(self, _: Noop) -> None:
-        self._idle_away(OK)
+        self._idle_away(replies.OK)
 
     def _on_verify(self, _: Verify) -> None:
-        self._idle_away(CANNOT_VERIFY)
+        self._idle_away(replies.CANNOT_VERIFY)
 
     def _on_help(self, _: Help) -> None:
-        self._idle_away(HELP)
+        self._idle_away(replies.HELP)
 
     def _on_quit(self, _: Quit) -> None:
-        self._say(BYE)
+        self._say(replies.BYE)
         self._end()
 
     # AUTH.
@@ -479,31 +429,25 @@ class Connection(asyncio.Protocol):
                 self._say(Reply(334, "", step.text))
             case Garbled():
                 self._sasl = None
-                self._misstep(GARBLED)
+                self._misstep(replies.GARBLED)
             case Claim():
                 self._sasl = None
                 self._hear(step)
 
     def _hear(self, claim: Claim) -> None:
-        if self._is_true(claim):
+        if holds(self._worker, claim):
             self._welcome(claim.username)
         elif not self._worker.directory.known:
-            self._say(NOT_NOW)
+            self._idle_away(replies.NOT_NOW)
         else:
-            self._busy = True
-            self._sweeper.keep(self._hear_again(claim))
-
-    def _is_true(self, claim: Claim) -> bool:
-        worker = self._worker
-        found = check(worker.directory.now, claim.username, claim.secret, worker.secret)
-        return found is not None
+            self._work(self._hear_again(claim))
 
     async def _hear_again(self, claim: Claim) -> None:
         """The credential may be newer than our picture of the tables: look once more."""
         await self._worker.directory.again(AGAIN_S)
         if not self._task_over():
             return
-        if self._is_true(claim):
+        if holds(self._worker, claim):
             self._welcome(claim.username)
         else:
             self._deny(claim)
@@ -512,56 +456,32 @@ class Connection(asyncio.Protocol):
     def _welcome(self, username: str) -> None:
         self._auth_username = username
         self._failures = 0
-        self._say(WELCOME)
+        self._say(replies.WELCOME)
 
     def _deny(self, claim: Claim) -> None:
         worker = self._worker
         worker.meters.auth_failures.inc()
         self._failures += 1
-        # A name that we do not know may be a secret that was typed in the wrong place.
-        known = claim.username in worker.directory.now.credentials
-        worker.log.info(
-            "edge.auth_failed", client=self._client, username=claim.username if known else "?"
-        )
-        self._say(WRONG if self._failures < AUTH_FAILURES_MAX else TOO_MANY_ERRORS)
+        worker.log.info("edge.auth_failed", client=self._client, username=loggable(worker, claim))
+        self._say(replies.WRONG if self._failures < AUTH_FAILURES_MAX else replies.TOO_MANY_ERRORS)
 
     # TLS.
 
     def _on_starttls(self, _: StartTls) -> None:
         assert self._session is not None
-        self._say(READY_FOR_TLS)
-        if self._session.state is State.TLS:
-            self._flush()
-            self._begin_tls()
-
-    def _begin_tls(self) -> None:
         context = self._worker.tls()
-        assert context is not None  # else it is neither offered nor listened for
-        self._layer = Tls(context)
+        self._say(replies.READY_FOR_TLS if context else replies.NO_TLS)
+        if context is not None and self._session.state is State.TLS:
+            self._flush()
+            self._begin_tls(context)
+
+    def _begin_tls(self, context: ssl.SSLContext) -> None:
+        self._wire.begin_tls(context)
         self._deadline = self._loop.time() + self._worker.settings.edge.handshake_s
 
-    def _decrypted(self, layer: Tls, data: bytes) -> bytes:
-        """Return what the client says through TLS; b"" while nothing, or nothing more."""
-        stood = layer.standing
-        try:
-            plain = layer.receive(data)
-        except OSError:
-            self._worker.meters.tls_failures.inc()
-            self._close()  # with an alert that says what was wrong
-            return b""
-        if unsent := layer.unsent():
-            self._transport.write(unsent)
-        if layer.standing and not stood:
-            self._protected(layer)
-        if layer.closed and not plain:
-            self._end()
-        return plain
-
-    def _protected(self, layer: Tls) -> None:
+    def _protected(self, session: ServerSession) -> None:
         """TLS stands: begin anew."""
-        session = self._session
-        assert session is not None
-        self._tls = tls_name(layer.object)
+        self._tls = tls_name(self._wire.tls)
         self._extend()
         if self._implicit_tls:
             self._greet()

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 SWEEP_S = 0.25
+CLEAR_S = 1.0  # for files of messages that were not taken to go; the shard sweeps the rest
 
 
 class Swept(Protocol):
@@ -64,7 +65,13 @@ class Sweeper:
             await asyncio.sleep(SWEEP_S)
             now = loop.time()
             for connection in tuple(self._connections):
-                connection.sweep(now)
+                try:
+                    connection.sweep(now)
+                except Exception as fault:  # noqa: BLE001 - or every other deadline would end with this one
+                    loop.call_exception_handler(
+                        {"message": "a connection could not be swept", "exception": fault}
+                    )
+                    connection.abort()
 
     async def drain(self, wait_s: float) -> bool:
         """Let transactions end, for a bounded time; True when all did. Nobody is left after it."""
@@ -75,12 +82,12 @@ class Sweeper:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), wait_s)
         in_time = self.idle
-        for connection in tuple(self._connections):
-            connection.abort()
         # What a shard or disk still holds ends by deadlines of its own; we cannot wait for it.
         for task in tuple(self._tasks):
             task.cancel()
-        for task in tuple(self._tasks):
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        for connection in tuple(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)  # connections that were lost by it clear away what they held
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=CLEAR_S)
         return in_time

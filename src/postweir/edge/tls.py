@@ -9,7 +9,7 @@ through this layer or does not, by a line of ours. It also costs no 256 KiB buff
 import contextlib
 import ssl
 
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 16 * 1024  # RFC 8446 5.1: no record holds more
 
 
 class Tls:

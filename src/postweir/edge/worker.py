@@ -32,4 +32,5 @@ class Worker:
     pool: Executor  # for disks
     tls: Callable[[], ssl.SSLContext | None]  # the certificate in force; None: no TLS
     counts: Counts = field(default_factory=Counts)
+    room: int = 1_000_000  # connections that our file descriptors are enough for
     stopping: bool = False

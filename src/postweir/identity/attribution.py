@@ -121,12 +121,14 @@ def _fallback(account: Account, client: str, mail_from: str) -> str:
 
 
 def normal(value: str) -> str:
-    """Return an identity that is printable, bounded and the same however it was spelt."""
-    value = _text(value).strip()
-    if not value:
+    """Return an identity that is printable, bounded and the same however it was spelt.
+
+    In lower case: servers let `joe` log in as `JOE` and write down what was typed, and whoever
+    could spell himself in 2^n ways would have as many limits.
+    """
+    written = _text(value).strip().lower()
+    if not written:
         return ""
-    local, at, domain = value.rpartition("@")
-    written = f"{local}{at}{domain.lower()}" if at else value
     clean = written
     if not written.isprintable():
         clean = "".join(c if c.isprintable() else "?" for c in written)

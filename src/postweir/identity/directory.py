@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Watched:
         self._looked = threading.Event()
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._asked: list[Callable[[], None]] = []  # whom to tell of the next look
+        self._asked: deque[Callable[[], None]] = deque()  # whom to tell of the next look
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -75,6 +76,8 @@ class Watched:
         """Take a newer picture if there is one."""
         try:
             found = self._tables.directory(newer_than)
+            if found is not None:
+                self._take(found)
         except Exception as fault:  # noqa: BLE001 - whatever storage meets, the old picture serves on
             if self._reachable:
                 self._log.warning("directory.unreachable", fault=repr(fault), known=self.known)
@@ -84,7 +87,6 @@ class Watched:
             self._log.info("directory.reachable")
         self._reachable = True
         if found is not None:
-            self._take(found)
             self._save(found)
 
     def _keep(self) -> None:
@@ -92,7 +94,8 @@ class Watched:
         newer_than = -1
         while not self._closing.is_set():
             self._wake.clear()
-            asked, self._asked = self._asked, []
+            # As many as are here now: who asks from here on is told of the look after this one.
+            asked = [self._asked.popleft() for _ in range(len(self._asked))]
             self.look(newer_than)
             self._looked.set()
             if self._taken:

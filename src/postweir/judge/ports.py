@@ -31,7 +31,7 @@ class Answer(Frame, frozen=True):
 
     ask: int
     verdict: Verdict | None
-    reason: str  # "", or: late, engine, loading, poison
+    reason: str  # "", or: late, busy, scan (not all looked at in time), engine, loading, gone
     facts: bytes  # packed dict[str, Fact] with findings: what the verdict can be repeated from
     repeat: bool = False  # this id was counted before
 
@@ -57,7 +57,7 @@ class Asked(Value, frozen=True):
     """What came of asking: a verdict, or None (pending) with the reason."""
 
     verdict: Verdict | None
-    reason: str = ""  # as in Answer, or: breaker, silent, down
+    reason: str = ""  # as in Answer, or: breaker, silent, down, large
     facts: bytes = b""
 
 

@@ -181,7 +181,11 @@ class Service:
             return self._answer(one, None, "gone")
         body = ask.body if ask.body is not None else Path(ask.body_file or "")
         try:
-            one.examined = await self._panel.examine(body, self._scan_s(one))
+            # What is judged later shares its threads among itself, whose ever it is.
+            whose = "" if ask.late else ask.sender.account
+            one.examined = await self._panel.examine(body, self._scan_s(one), whose)
+            if ask.late and not one.examined.begun:
+                return self._answer(one, None, "busy")  # it is asked about again
             self._judge(one)
         except OSError as fault:
             self._log.warning("judge.body_unreadable", message=ask.message, fault=str(fault))
@@ -239,6 +243,7 @@ class Service:
         verdict, reason = ladder.climb(
             evaluated, one.facts, policy=self._evaluator.policy,
             poison=self._evaluator.poison(ask.message),
+            unseen=one.examined.cut and not ask.late,
         )  # fmt: skip
         if clock.monotonic_ns() >= ask.by_ns:
             verdict, reason = None, "late"

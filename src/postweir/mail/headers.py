@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from postweir.runtime.frames import Value
 
-FIELDS_MAX = 1000  # many times the longest trail seen; what comes after is not looked at
+FIELDS_MAX = 1000  # many times the longest trail seen; `is_crowded` says when there are more
 NAME_BYTES_MAX = 256  # a longer one is no field anybody looks for
 
 
@@ -49,6 +49,17 @@ def fields(header: bytes) -> list[Field]:
     return found
 
 
+def is_crowded(header: bytes) -> bool:
+    """True when the header has more lines that begin a field than `fields` looks at.
+
+    Malformed ones count: a thousand of them would hide whatever comes after.
+    """
+    lines = header.count(b"\n") + (not header.endswith(b"\n"))
+    if lines <= FIELDS_MAX:
+        return False
+    return lines - header.count(b"\n ") - header.count(b"\n\t") > FIELDS_MAX
+
+
 def without(header: bytes, starts: Collection[int]) -> bytes:
     """Return the header less the fields that start there; all else byte for byte."""
     if not starts:
@@ -78,8 +89,9 @@ def _field(header: bytes, start: int, end: int) -> Field | None:
     colon = header.find(b":", start, end)
     if colon < 0:
         return None
-    # Blanks before the colon are obsolete (RFC 5322 4.5), and a way to hide a field.
-    name = header[start:colon].rstrip(b" \t").decode("latin-1").lower()
+    # Blanks before the colon are obsolete (RFC 5322 4.5), and a way to hide a field; so is a fold
+    # there, for whoever unfolds before looking for the colon.
+    name = header[start:colon].rstrip(b" \t\r\n").decode("latin-1").lower()
     if not 0 < len(name) <= NAME_BYTES_MAX or not (name.isascii() and name.isprintable()):
         return None
     return None if " " in name else Field(name, _unfolded(header[colon + 1 : end]), start, end)

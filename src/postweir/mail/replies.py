@@ -16,6 +16,7 @@ class ReplyReader:
     def __init__(self) -> None:
         self.fault = ""
         self._buffer = b""
+        self._at = 0  # what is before has been read: lines are not cut off one by one
         self._code = 0  # of the reply under way
         self._status = ""
         self._lines: list[str] = []
@@ -24,23 +25,26 @@ class ReplyReader:
     @property
     def buffered(self) -> int:
         """Bytes of what is not yet a reply."""
-        return len(self._buffer)
+        return len(self._buffer) - self._at
 
     def feed(self, data: bytes) -> None:
         """Take what the socket gave."""
         if not self.fault:
-            self._buffer += data
+            self._buffer = self._buffer[self._at :] + data
+            self._at = 0
 
     def next_reply(self) -> Reply | None:
         """Return the next whole reply, or None."""
         while not self.fault:
-            end = self._buffer.find(b"\n")
+            at = self._at
+            end = self._buffer.find(b"\n", at)
             if end < 0:
                 # Keeps the beginning of a line that is too long, whatever its length.
-                self._buffer = self._buffer[:LINE_BYTES_MAX]
+                self._buffer = self._buffer[at : at + LINE_BYTES_MAX]
+                self._at = 0
                 return None
-            line = self._buffer[: min(end, LINE_BYTES_MAX)]
-            self._buffer = self._buffer[end + 1 :]
+            line = self._buffer[at : min(end, at + LINE_BYTES_MAX)]
+            self._at = end + 1
             if self._take(line):
                 return self._whole()
         return None
@@ -78,7 +82,7 @@ class ReplyReader:
 
     def _broken(self, what: str) -> bool:
         self.fault = what
-        self._buffer = b""
+        self._buffer, self._at = b"", 0
         return False
 
 

@@ -13,7 +13,7 @@ failed for good. A reply is judged by its first digit, RFC 5321 4.2.1.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from types import MappingProxyType
 
@@ -50,7 +50,8 @@ class Transaction(Value, frozen=True):
     recipients: tuple[str, ...]
     size: int  # bytes of the content; 0 when not known
     eight_bit: bool  # as its sender declared
-    content: Sequence[bytes]  # whole CRLF lines when joined, dots not stuffed
+    content: Iterable[bytes]  # whole CRLF lines when joined, dots not stuffed
+    ascii: bool | None = None  # what a look through it found, strays too; None: look here
 
 
 class Ready(Value, frozen=True):
@@ -378,6 +379,8 @@ def _transient(reply: Reply) -> Reply:
 
 
 def _is_ascii(transaction: Transaction) -> bool:
+    if transaction.ascii is not None:
+        return transaction.ascii
     return all(piece.isascii() for piece in transaction.content)
 
 
@@ -395,5 +398,5 @@ def _check(transaction: Transaction) -> None:
     for address in (transaction.mail_from, *transaction.recipients):
         if not (address.isascii() and address.isprintable()):
             raise LocalFault("an address would end its line")
-    if not is_canonical(transaction.content):
+    if transaction.ascii is None and not is_canonical(transaction.content):
         raise LocalFault("the message has a stray CR or LF, or no end to its last line")

@@ -1,12 +1,14 @@
 """A message's life in sentences, for a person who asks what became of it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from postweir.outcomes.journal import Detail, Timeline
 
 Line = tuple[str, str]  # when, what
 FINDINGS_MAX = 20  # the rest is in --json
+DETAIL = "  "  # a line that begins so says more of the one above it
+_GREETING = ("helo",)  # of a connection, what stands in its first line
 
 
 def heading(told: Timeline) -> list[tuple[str, str]]:
@@ -35,17 +37,25 @@ def story(told: Timeline) -> list[Line]:
 
 
 def clock(at: Any) -> str:
-    """Return an ISO time as people read it: to the millisecond."""
-    return str(at)[:23].replace("T", " ")
+    """Return an ISO time as people read it, to the millisecond; Z says that it is UTC."""
+    return f"{str(at)[:23].replace('T', ' ')}Z" if at else ""
+
+
+def moment(at: Any) -> str:
+    """Return an ISO time as people read it, to the second."""
+    return f"{str(at)[:19].replace('T', ' ')}Z" if at else ""
 
 
 def _before(told: Timeline) -> Iterator[str]:
     """Yield what was known before the message was taken or refused."""
     if told.client:
-        yield f"connection from {told.client}" + _connection(told.connection)
+        yield f"connection from {told.client}" + _connection(told.connection, _GREETING)
+        rest = [key for key in told.connection if key not in _GREETING]
+        if more := _connection(told.connection, rest):
+            yield DETAIL + more.removeprefix(", ")
     yield f"sender {told.sender}"
     for source, said in told.evidence:
-        yield f"  {source} said {said!r}" if said else f"  {source}"
+        yield f"{DETAIL}{source} said {said!r}" if said else DETAIL + source
     for finding in told.findings[:FINDINGS_MAX]:
         yield f"finding {describe(finding)}"
     if len(told.findings) > FINDINGS_MAX:
@@ -54,8 +64,8 @@ def _before(told: Timeline) -> Iterator[str]:
         yield _verdict(told)
 
 
-def _connection(log: dict[str, str]) -> str:
-    return "".join(f", {key} {value}" for key, value in log.items() if value)
+def _connection(log: dict[str, str], keys: Collection[str]) -> str:
+    return "".join(f", {key} {log[key]}" for key in keys if log.get(key))
 
 
 def _verdict(told: Timeline) -> str:
@@ -110,7 +120,7 @@ def _count(step: Detail) -> str:
 
 def _attempt(step: Detail) -> str:
     fate = {"attempt": "not yet delivered to", "deferred": "not yet delivered to",
-            "delivered": "delivered to", "bounced": "failed for good for"}  # fmt: skip
+            "delivered": "delivered to", "bounced": "bounced for"}  # fmt: skip
     number = f" (attempt {step['attempt']})" if "attempt" in step else ""
     late = f", but it had ended before: {step['late']}" if "late" in step else ""
     return f"{fate[step['step']]} {step.get('recipient', '')}{number}{late}"
@@ -120,11 +130,13 @@ def _circumstances(step: Detail) -> Iterator[str]:
     route = [f"{word} {step[key]}" for word, key in (("from", "source"), ("to", "peer"))
              if step.get(key)]  # fmt: skip
     if route:
-        yield f"  {' '.join(route)}, {step.get('tls') or 'no TLS'}"
+        # Without a source of ours nobody was reached, and TLS is no question.
+        tls = f", {step.get('tls') or 'no TLS'}" if step.get("source") else ""
+        yield f"  {' '.join(route)}{tls}"
     if step.get("reply"):
         yield f"  {step['reply']}"
     if step.get("next_at"):
-        yield f"  next attempt {clock(step['next_at'])[:19]}"
+        yield f"  next attempt {moment(step['next_at'])}"
     if step.get("possible_duplicate"):
         yield "  possible duplicate"
 

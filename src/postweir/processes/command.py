@@ -59,12 +59,23 @@ class Reach:
         """Answer from the file of a silent shard, in short transactions. Raises OSError."""
         path = self._now.data / "spool" / f"shard-{shard}.db"
         if not path.exists() and not path.with_name(path.name + "-wal").exists():
-            return Page(0, [], None)  # it has never promised anything
+            return self._nothing(path)
         reader = SqliteReader(path, shard=shard)
         try:
             return questions.answer(reader, Read(0, question, argument, after, count_max))
         finally:
             reader.close()
+
+    def _nothing(self, path: Path) -> Page:
+        """Return that this shard has never promised anything; raises OSError when it may have."""
+        data = self._now.data
+        if not data.exists():
+            raise FileNotFoundError(
+                f"there is no data directory {data}: never started, or storage.data is wrong"
+            )
+        if path.with_name(path.stem.replace("shard", "bodies")).exists():
+            raise FileNotFoundError(f"{path} is gone: this shard had one")
+        return Page(0, [], None)
 
     async def close(self) -> None:
         """Hang up."""
@@ -99,17 +110,30 @@ def _operator() -> str:
         return str(os.getuid())
 
 
+def _become_owner(data: Path) -> None:
+    """As root, act as the user whose data this is: what is made here must be theirs to write."""
+    if os.geteuid() != 0 or not data.exists():
+        return
+    owner = data.stat()
+    if owner.st_uid != 0:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
 @asynccontextmanager
 async def office(path: Path) -> AsyncIterator[Office]:
-    """Open what the commands stand on. Raises settings.Wrong."""
+    """Open what the commands stand on. Raises settings.Wrong, OSError."""
     now = settings.read(path)
+    by = _operator()
+    _become_owner(now.data)
     shards = Reach(now)
     try:
         yield Office(
             settings=now,
             tables=SqliteTables(now.data / "tables.db"),
             shards=shards,
-            by=_operator(),
+            by=by,
             now_us=clock.wall_us,
         )
     finally:

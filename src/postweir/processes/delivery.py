@@ -79,7 +79,7 @@ def router(now: settings.Settings, resolver: Resolver) -> Router:
     return Router(
         resolver, table=now.delivery.route, port=now.delivery.port,
         private_networks=now.delivery.private_networks,
-        hostname=hostname(now), chance=random.random,
+        hostnames=(hostname(now), now.edge.hostname), chance=random.random,
     )  # fmt: skip
 
 

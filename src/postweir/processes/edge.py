@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import resource
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,12 +17,15 @@ from postweir.identity.credentials import server_secret
 from postweir.identity.directory import Watched
 from postweir.judge.asking import Judges
 from postweir.processes.child import Ground
+from postweir.runtime.log import Log
 from postweir.runtime.net import ServerTls
 from postweir.runtime.settings import Settings
 from postweir.spool.client import Shards
 from postweir.spool.ports import Hello
 from postweir.storage.sqlite_tables import SqliteTables
 
+BACKLOG = 1024  # connections that wait for accept(2); asyncio's own would shrink it to 100
+FILES_OTHER = 256  # descriptors beside those of clients: links, listeners, log, tables
 LOOK_S = 1.0  # at the certificate's files and the spool's folders
 DISK_THREADS = 8  # large bodies being written at once; more would only queue at the disk
 PROTOCOL_VERSION = 1
@@ -31,7 +36,7 @@ async def serve(ground: Ground) -> None:
     now = ground.settings
     loop = asyncio.get_running_loop()
     secret = await asyncio.to_thread(server_secret, now.data)
-    tls = ServerTls(now.tls.certificate, now.tls.key, ground.log) if now.tls.certificate else None
+    certificate = Certificate(now, ground.log)
     directory = Watched(
         SqliteTables(now.data / "tables.db"),
         picture=ground.run / "directory.picture",
@@ -47,15 +52,20 @@ async def serve(ground: Ground) -> None:
             settings=now, directory=directory, shards=shards, judge=judges,
             folders=Folders(now.data / "spool"), names=Names(ground.incarnation),
             meters=Meters(ground.metrics), log=ground.log, secret=secret, pool=pool,
-            tls=lambda: tls.context if tls else None,
+            tls=lambda: certificate.context, room=room_for(now.edge.connections_max),
         )  # fmt: skip
+        if worker.room < now.edge.connections_max:
+            ground.log.warning("edge.few_descriptors", connections_max=worker.room)
         _watch(ground, worker)
         sweeper = Sweeper()
-        kept = [loop.create_task(sweeper.run()), loop.create_task(_look(worker, tls))]
+        kept = [loop.create_task(sweeper.run()), loop.create_task(_look(worker, certificate))]
+        for task in kept:
+            task.add_done_callback(lambda ended: _must_go_on(ground, ended))
         servers = [
             await loop.create_server(
                 lambda implicit=implicit: Connection(worker, sweeper, implicit_tls=implicit),  # type: ignore[misc]
                 sock=listener,
+                backlog=BACKLOG,
             )
             for listener, implicit in ground.listeners
         ]
@@ -91,13 +101,57 @@ def _watch(ground: Ground, worker: Worker) -> None:
     ground.health = health
 
 
-async def _look(worker: Worker, tls: ServerTls | None) -> None:
+class Certificate:
+    """The certificate in force, wherever the settings have it now; none: no TLS is offered."""
+
+    def __init__(self, now: Settings, log: Log) -> None:
+        self._log, self._tls = log, now.tls
+        self._server = ServerTls(now.tls.certificate, now.tls.key, log) if now.tls.key else None
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        return self._server.context if self._server else None
+
+    def look(self, now: Settings) -> None:
+        """Take files that changed, or others if a reload named them; keeps the old on bad ones."""
+        if now.tls == self._tls:
+            if self._server is not None:
+                self._server.look()
+            return
+        self._tls = now.tls  # tried once: if they are bad, the next change of settings tries again
+        if not now.tls.certificate:
+            self._server = None
+            return
+        try:
+            self._server = ServerTls(now.tls.certificate, now.tls.key, self._log)
+        except (OSError, ValueError) as fault:
+            self._log.error("tls.refused", certificate=now.tls.certificate, fault=str(fault))
+        else:
+            self._log.info("tls.taken", certificate=now.tls.certificate)
+
+
+async def _look(worker: Worker, certificate: Certificate) -> None:
     """Look, on a thread, at files that others may have changed."""
     while True:
         await asyncio.to_thread(worker.folders.look)
-        if tls is not None:
-            await asyncio.to_thread(tls.look)
+        await asyncio.to_thread(certificate.look, worker.settings)
         await asyncio.sleep(LOOK_S)
+
+
+def room_for(connections_max: int) -> int:
+    """Take the descriptors that so many connections need, a file each; return how many they do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections_max + FILES_OTHER
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections_max if soft == resource.RLIM_INFINITY else max(1, (soft - FILES_OTHER) // 2)
+
+
+def _must_go_on(ground: Ground, task: asyncio.Task[None]) -> None:
+    """Without deadlines, or with files nobody looks at, this process is better started anew."""
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        ground.fail("edge.failed", fault=repr(fault), exc_info=fault)
 
 
 async def _drain(

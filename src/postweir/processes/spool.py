@@ -40,6 +40,7 @@ async def serve(ground: Ground) -> None:
         log=ground.log,
         metrics=ground.metrics,
         fail=ground.fail,
+        incarnation=ground.incarnation,
     )
 
     def take(found: Settings) -> None:

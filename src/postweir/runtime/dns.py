@@ -1,5 +1,6 @@
 """The door to DNS: MX and addresses as values, cached within their TTL, asked once at a time.
 
+When nobody answers any more, what was found last serves for some hours longer (RFC 8767).
 Answers are hostile: bounded in count, and only names that can be host names come through. What
 dnspython raises is translated here. A CNAME chain is bounded by dnspython (16).
 """
@@ -29,6 +30,7 @@ TTL_S_MIN = 5.0  # a TTL of 0 must not make each message ask
 TTL_S_MAX = 86400.0
 NEGATIVE_S_MAX = 60.0  # a mistake of theirs is soon forgotten
 FAILED_S = 5.0  # a broken zone is not asked for each message
+STALE_S = 6 * 3600.0  # past its TTL, while no resolver answers; an outage of DNS is over by then
 ENTRIES_MAX = 50_000  # about 50 MB at a few hundred bytes each
 RECORDS_MAX = 100  # more than any honest answer has
 NAME_CHARS_MAX = 253  # RFC 1035 2.3.4, without the root's dot
@@ -80,27 +82,43 @@ class DnsMetrics:
         self.seconds = metrics.histogram("postweir_dns_seconds", "Seconds until a DNS answer.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One answer: until when it is used, and until when in need."""
+
+    answer: Answer
+    until: float
+    stale_until: float
+
+    def serves_stale(self, now: float) -> bool:
+        """True for what was found; that nothing was there is no reason to bounce later."""
+        return isinstance(self.answer, Found) and now < self.stale_until
+
+
 @dataclass(slots=True)
 class _Cache:
     """Answers until their time, the longest unused going first."""
 
-    entries: OrderedDict[tuple[str, str], tuple[float, Answer]] = field(default_factory=OrderedDict)
+    entries: OrderedDict[tuple[str, str], _Entry] = field(default_factory=OrderedDict)
 
     def get(self, key: tuple[str, str], now: float) -> Answer | None:
         found = self.entries.get(key)
-        if found is None:
-            return None
-        if found[0] <= now:
-            del self.entries[key]
+        if found is None or found.until <= now:
             return None
         self.entries.move_to_end(key)
-        return found[1]
+        return found.answer
 
-    def put(self, key: tuple[str, str], until: float, answer: Answer) -> None:
-        self.entries[key] = (until, answer)
+    def put(self, key: tuple[str, str], now: float, ttl_s: float, answer: Answer) -> Answer:
+        """Keep an answer; return what is to be used: in need that is an older one."""
+        fresh = _Entry(answer, now + ttl_s, now + ttl_s + STALE_S)
+        old = self.entries.get(key)
+        if isinstance(answer, Failed) and old is not None and old.serves_stale(now):
+            fresh = _Entry(old.answer, now + ttl_s, old.stale_until)
+        self.entries[key] = fresh
         self.entries.move_to_end(key)
         if len(self.entries) > ENTRIES_MAX:
             self.entries.popitem(last=False)
+        return fresh.answer
 
 
 class Resolver:
@@ -185,8 +203,7 @@ class Resolver:
                 ttl_s, answer = FAILED_S, Failed("no answer in time")
         self._metrics.answers.labels(type(answer).__name__.lower()).inc()
         self._metrics.seconds.observe(loop.time() - began)
-        self._cache.put(key, loop.time() + max(ttl_s, TTL_S_MIN), answer)
-        return answer
+        return self._cache.put(key, loop.time(), max(ttl_s, TTL_S_MIN), answer)
 
     async def _ask(self, kind: str, name: str) -> tuple[float, Answer]:
         """Return seconds to live, and the answer."""
@@ -209,7 +226,7 @@ class Resolver:
         if found.rrset is None:
             return min(ttl_s, NEGATIVE_S_MAX), Missing(domain=False)
         answer = _read(kind, found)
-        if isinstance(answer, Missing):
+        if not isinstance(answer, Found):
             ttl_s = min(ttl_s, NEGATIVE_S_MAX)
         return min(ttl_s, TTL_S_MAX), answer
 

@@ -10,7 +10,8 @@ from typing import Any
 from postweir.runtime.frames import Frame, Splitter, Torn, encode
 
 BACKLOG_BYTES_MAX = 64 * 1024 * 1024  # a neighbour that reads nothing is cut off, not fed
-REDIAL_S_FIRST, REDIAL_S_MAX = 0.02, 0.5  # a restart takes a fraction of a second
+REDIAL_S_FIRST, REDIAL_S_MAX = 0.02, 0.1  # a restart takes a third of a second; see spool.known
+CLOSE_S = 1.0  # a process that ends waits no longer for a neighbour that is stopped
 
 OnFrames = Callable[["Link", list[Any]], None]
 OnLink = Callable[["Link"], None]
@@ -133,12 +134,17 @@ class Line:
             self.link.abort()
 
     async def close(self) -> None:
-        """Hang up for good."""
+        """Hang up for good, once what was said is out or the neighbour has had time to read it."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        if self.link is not None:
-            self.link.close()
+        link = self.link
+        if link is not None:
+            link.close()
+            try:
+                await asyncio.wait_for(self._lost.wait(), CLOSE_S)
+            except TimeoutError:
+                link.abort()
 
     async def _keep(self) -> None:
         wait_s = REDIAL_S_FIRST

@@ -2,14 +2,19 @@
 
 import os
 import sys
-from typing import Any, TextIO
+from datetime import UTC, datetime
+from io import FileIO
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger
 
+from postweir.runtime import clock
+
 Log = FilteringBoundLogger
 
 VALUE_CHARS_MAX = 500  # a line stays a line, whatever a remote answered
+EXCEPTION_CHARS_MAX = 4000  # of a traceback its end, where it says what happened
 
 
 class _Destination:
@@ -17,34 +22,83 @@ class _Destination:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file: TextIO = sys.stderr
+        self._file: FileIO | None = None  # None: standard error
         self.reopen()
 
     def reopen(self) -> None:
         if self._path:
             self.close()
-            self._file = open(self._path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+            self._file = FileIO(self._path, "a")  # a line is one write(2), never half a line
 
     def close(self) -> None:
-        if self._file is not sys.stderr:
+        if self._file is not None:
             self._file.close()
 
     def write(self, text: str) -> None:
         # A full disk or a closed pipe must never stop mail.
         try:
-            self._file.write(text)
-            self._file.flush()
+            if self._file is not None:
+                self._file.write(text.encode("utf-8", "backslashreplace"))
+            else:
+                sys.stderr.write(text)
+                sys.stderr.flush()
         except (OSError, ValueError):
             return
 
 
-def _tame(_: Any, __: str, event: EventDict) -> EventDict:
-    """Cut long values, and show control characters instead of sending them to a terminal."""
-    for key, value in event.items():
-        if isinstance(value, str) and (len(value) > VALUE_CHARS_MAX or not value.isprintable()):
-            cut = value[:VALUE_CHARS_MAX]
-            event[key] = "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
-    return event
+class _Lines:
+    """Makes an event the text of its line: logfmt, in one pass, for it is on every mail's way."""
+
+    def __init__(self, process: str) -> None:
+        self._process = _shown(process)
+        self._second = -1
+        self._at = ""  # that second, as text
+
+    def __call__(self, _: Any, level: str, event: EventDict) -> str:
+        second, us = divmod(clock.wall_us(), 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._at = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        name = _shown(event.pop("event", ""))
+        trouble = event.pop("exc_info", None)
+        words = [f"at={self._at}.{us:06}Z level={level} process={self._process} event={name}"]
+        for key, value in event.items():
+            match value:
+                case str():
+                    words.append(f"{key}={_shown(value)}")
+                case True:
+                    words.append(key)
+                case False:
+                    words.append(f"{key}=false")
+                case None:
+                    words.append(f"{key}=")
+                case int() | float():
+                    words.append(f"{key}={value}")
+                case _:
+                    words.append(f"{key}={_shown(str(value))}")
+        if trouble:
+            words.append(f"exception={_trouble(trouble)}")
+        return " ".join(words)
+
+
+def _shown(value: str, chars_max: int = VALUE_CHARS_MAX) -> str:
+    """Return a value that is one word or stands in quotes, cut, its control characters shown."""
+    if len(value) > chars_max:
+        value = value[:chars_max]
+    if value.isalnum():
+        return value
+    if not value.isprintable():
+        value = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+    if " " in value or "=" in value or '"' in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{value}"'
+    return value
+
+
+def _trouble(exc_info: object) -> str:
+    """Return the end of a traceback as one value."""
+    found = structlog.processors.format_exc_info(None, "", {"exc_info": exc_info})
+    return _shown(str(found.get("exception", ""))[-EXCEPTION_CHARS_MAX:], EXCEPTION_CHARS_MAX)
 
 
 class Journal:
@@ -55,16 +109,9 @@ class Journal:
         levels = {"debug": 10, "info": 20, "warning": 30, "error": 40}
         self.log: Log = structlog.wrap_logger(
             self,
-            processors=[
-                structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-                structlog.processors.add_log_level,
-                structlog.processors.format_exc_info,
-                _tame,
-                structlog.processors.LogfmtRenderer(key_order=["at", "level", "process", "event"]),
-            ],
+            processors=[_Lines(process)],
             wrapper_class=structlog.make_filtering_bound_logger(levels[level]),
             context_class=dict,
-            process=process,
         )
 
     def reopen(self) -> None:

@@ -1,5 +1,7 @@
 """Counters and timers of one process, and the loopback page that shows them with its health."""
 
+import http.client
+import socket
 import socketserver
 import threading
 import wsgiref.simple_server
@@ -14,6 +16,8 @@ from prometheus_client.exposition import generate_latest
 from postweir.runtime import frames
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+
+PAGE_BYTES_MAX = 4 * 1024 * 1024  # a process with ten thousand series stays below
 
 Health = Callable[[], dict[str, Any]]  # must have "ok": bool; cheap, called on another thread
 
@@ -51,6 +55,16 @@ class Metrics:
 class _Threads(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
     daemon_threads = True
 
+    def __init__(self, address: tuple[str, int], handler: Any) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's: it asks the name service for our name, which may take seconds.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[0], self.server_address[1]  # type: ignore[assignment]
+        self.setup_environ()
+
 
 class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
     timeout = 2  # a client that says nothing holds its thread no longer
@@ -81,6 +95,26 @@ def serve(address: tuple[str, int], answer: Callable[[str], tuple[str, str, byte
 
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def asked(port_file: Path, path: str, wait_s: float) -> bytes | None:
+    """Return what a process answers on its loopback port; None when it does not in time.
+
+    A process that is not well answers 503, and its words are an answer too.
+    """
+    connection: http.client.HTTPConnection | None = None
+    try:
+        # No urllib: a proxy in the environment is not for our own loopback.
+        port = int(port_file.read_text())
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=wait_s)
+        connection.request("GET", path)
+        body = connection.getresponse().read(PAGE_BYTES_MAX + 1)
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    finally:
+        if connection is not None:
+            connection.close()
+    return body if len(body) <= PAGE_BYTES_MAX else None
 
 
 def publish(metrics: Metrics, health: Health, port_file: Path) -> int:

@@ -6,14 +6,15 @@ the reason of each and who would change it. A test holds the two together.
 
 import difflib
 import hashlib
-import ipaddress
 import os
 import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from postweir.runtime import frames
+from postweir.runtime import bounds, frames
+from postweir.runtime.bounds import address as address  # noqa: PLC0414  others ask here
+from postweir.runtime.bounds import nameserver as nameserver  # noqa: PLC0414
 
 FILE_BYTES_MAX = 1024 * 1024  # a settings file larger than this is some other file
 
@@ -148,33 +149,6 @@ RESTART = (
     "judge.workers", "delivery.workers", "metrics.listen", "web.listen", "status.listen",
 )  # fmt: skip
 
-CHOICES = {
-    "edge.received_client": ("address", "hashed", "omit"),
-    "spool.late_refusal": ("hold", "bounce"),
-    "delivery.tls": ("opportunistic", "off"),
-    "log.level": ("debug", "info", "warning", "error"),
-}
-AT_LEAST = {
-    "edge.workers": 1, "edge.connections_max": 1, "edge.connections_per_client_max": 1,
-    "edge.recipients_max": 1, "edge.message_bytes_max": 1024, "edge.header_bytes_max": 1024,
-    "edge.memory_bytes_max": 1024 * 1024, "edge.command_s": 1, "edge.data_s": 1,
-    "edge.handshake_s": 1, "edge.errors_max": 1, "spool.shards": 1, "spool.inline_bytes_max": 0,
-    "spool.queued_max": 1, "spool.free_bytes_min": 0, "spool.journal_days": 1,
-    "spool.hold_days": 1, "spool.facts_hours": 1, "judge.workers": 1, "judge.wait_ms": 1,
-    "judge.evaluate_ms": 1, "judge.scan_ms": 1, "delivery.workers": 1, "delivery.port": 1,
-    "delivery.in_hand_max": 128, "delivery.connections_per_site_max": 1,
-    "delivery.messages_per_connection_max": 1, "delivery.connect_s": 1, "delivery.reply_s": 1,
-    "delivery.final_reply_s": 1, "delivery.idle_s": 0, "supervisor.silence_s": 0.2,
-    "supervisor.drain_s": 0, "supervisor.ready_s": 0,
-}  # fmt: skip
-AT_MOST = {
-    "edge.workers": 64, "spool.shards": 64, "judge.workers": 64, "delivery.workers": 64,
-    "edge.recipients_max": 1000, "spool.inline_bytes_max": 1024 * 1024,
-    "edge.message_bytes_max": 1024**3, "edge.header_bytes_max": 4 * 1024**2,
-    "delivery.port": 65535, "judge.wait_ms": 30_000, "delivery.in_hand_max": 100_000,
-}  # fmt: skip
-ADDRESSES = ("edge.listen", "edge.listen_tls", "metrics.listen", "web.listen", "status.listen")
-
 
 class Fault(frames.Struct, frozen=True):
     """One thing wrong with the settings: where, what, and what to do."""
@@ -206,9 +180,11 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
             raise Wrong([Fault(str(path), "is too large for settings", "name another file")])
         text = path.read_text(encoding="utf-8")
     except OSError as fault:
-        raise Wrong(
-            [Fault(str(path), fault.strerror or "cannot be read", "name the file with -c FILE")]
-        ) from None
+        do = "name the file with -c FILE"
+        if isinstance(fault, PermissionError):
+            do = "run this as the user that owns it, or let this one read it"
+        words = (fault.strerror or "cannot be read").lower()
+        raise Wrong([Fault(str(path), words, do)]) from None
     except UnicodeDecodeError:
         raise Wrong([Fault(str(path), "is not UTF-8", "save it as UTF-8")]) from None
     try:
@@ -217,6 +193,8 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
         line = str(fault).rpartition("at line ")[2].partition(",")[0]
         where = f"{path}:{line}" if line.isdecimal() else str(path)
         raise Wrong([Fault(where, f"is not TOML: {fault}", "correct the line")]) from None
+    except RecursionError:
+        raise Wrong([Fault(str(path), "is nested too deep", "name another file")]) from None
     return check(document, path, text, environment)
 
 
@@ -252,7 +230,7 @@ def check(
             except frames.Bad as fault:
                 faults.append(Fault(where, f"{name}.{key}: {fault}", "see etc/postweir.toml"))
                 continue
-            wrong = _wrong(f"{name}.{key}", good[key])
+            wrong = bounds.wrong(f"{name}.{key}", good[key])
             if wrong:
                 faults.append(Fault(where, f"{name}.{key} {wrong[0]}", wrong[1]))
         sections[name] = kind(**good)
@@ -261,26 +239,18 @@ def check(
     return _located(Settings(**sections), path, text)  # type: ignore[arg-type]
 
 
-def address(text: str) -> tuple[str, int]:
-    """Return host and port of `127.0.0.1:25` or `[::1]:25`. Raises ValueError."""
-    host, _, port = text.rpartition(":")
-    if not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ValueError(text)
-    return str(ipaddress.ip_address(host.strip("[]"))), int(port)
-
-
-def nameserver(text: str) -> tuple[str, int]:
-    """Return address and port of `127.0.0.1:5353` or `127.0.0.1`. Raises ValueError."""
-    try:
-        return address(text)
-    except ValueError:
-        return str(ipaddress.ip_address(text)), 53
-
-
 def differing(old: Settings, new: Settings) -> list[str]:
     """Return the keys (`edge.workers`) in which the two differ."""
     before, after = frames.plain(old), frames.plain(new)
     return [f"{s}.{k}" for s in after for k in after[s] if after[s][k] != before[s][k]]
+
+
+def where(path: Path, section: str, key: str = "") -> str:
+    """Return `file:line` of a key, the file alone when it is not there or cannot be read."""
+    try:
+        return _line(path, path.read_text(encoding="utf-8"), section, key)
+    except (OSError, UnicodeDecodeError):
+        return str(path)
 
 
 def _located(settings: Settings, path: Path, text: str) -> Settings:
@@ -313,40 +283,6 @@ def _located(settings: Settings, path: Path, text: str) -> Settings:
         raise Wrong([Fault(where, "storage.data is too long for the sockets in it (80 bytes)",
                            "choose a shorter path")])  # fmt: skip
     return typing.cast(Settings, frames.convert(plain, Settings))
-
-
-def _wrong(key: str, value: object) -> tuple[str, str] | None:
-    """Return what is wrong with one value, and what to do; None when nothing is."""
-    if key in CHOICES and value not in CHOICES[key]:
-        return f"is {value!r}", "choose one of: " + ", ".join(CHOICES[key])
-    if key in AT_LEAST and typing.cast(float, value) < AT_LEAST[key]:
-        return f"is {value}", f"it must be at least {AT_LEAST[key]}"
-    if key in AT_MOST and typing.cast(float, value) > AT_MOST[key]:
-        return f"is {value}", f"it must be at most {AT_MOST[key]}"
-    if key in ADDRESSES or key == "delivery.resolvers":
-        texts = (value,) if isinstance(value, str) else typing.cast(tuple[str, ...], value)
-        return _wrong_address(texts, nameserver if key == "delivery.resolvers" else address)
-    if key == "delivery.route":
-        for domain, hop in typing.cast(dict[str, str], value).items():
-            host, _, port = hop.rpartition(":")
-            if not domain or not host or not port.isdecimal():
-                return f"sends {domain!r} to {hop!r}", 'write HOST:PORT for each domain, or for "*"'
-    if key == "delivery.retry_s":
-        waits = typing.cast(tuple[float, ...], value)
-        if not waits or min(waits) <= 0:
-            return f"is {waits}", "name at least one wait in seconds, all above 0"
-    return None
-
-
-def _wrong_address(
-    texts: tuple[str, ...], read: Callable[[str], tuple[str, int]]
-) -> tuple[str, str] | None:
-    for text in texts:
-        try:
-            read(text)
-        except ValueError:
-            return f"has {text!r}", "write ADDRESS:PORT, such as 127.0.0.1:2525 or [::1]:2525"
-    return None
 
 
 def _widen(value: object, kind: object) -> object:

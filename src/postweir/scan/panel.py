@@ -5,20 +5,24 @@ for the policy to say. Small messages are looked at where we stand, larger ones 
 """
 
 import asyncio
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from postweir.mail.message import Message, read
 from postweir.runtime.log import Log
 from postweir.scan.finding import Finding, Scanner
+from postweir.scan.turns import Turns
 
-INLINE_BYTES_MAX = 64 * 1024  # a few hundred microseconds; more would hold up the loop
+INLINE_BYTES_MAX = 32 * 1024  # 100 us of ordinary mail, 20 ms of the worst
 BODY_BYTES_MAX = 100 * 1024 * 1024  # what the MIME parser takes; the rest is not looked at
-THREADS = 4  # each may hold one large body
+HUGE_BYTES = 16 * 1024 * 1024  # one such body at a time: reading takes about three copies of it
+THREADS = 4
 
 
 @dataclass(slots=True)
@@ -29,6 +33,8 @@ class Examined:
     findings: list[Finding] = field(default_factory=list)
     done: set[str] = field(default_factory=set)  # scanners that answered
     size: int = 0
+    begun: bool = False  # False: no thread had time for it
+    cut: bool = False  # time was up before all had looked
 
 
 class Panel:
@@ -39,6 +45,8 @@ class Panel:
         self._log = log
         self._instant = all(scanner.instant for scanner in scanners)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scan")
+        self._turns = Turns(THREADS)
+        self._huge = threading.Lock()
         self._ailing: set[str] = set()  # one line in the log for a change, not for a message
 
     def close(self) -> None:
@@ -55,30 +63,65 @@ class Panel:
         self._look(found, body, time.monotonic() + wait_s)
         return self._closed(found)
 
-    async def examine(self, body: bytes | Path, wait_s: float) -> Examined:
-        """Return what is known of any message after at most `wait_s`. Raises OSError."""
-        found = Examined()
-        job = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._look, found, body, time.monotonic() + wait_s
-        )
-        done, _ = await asyncio.wait([job], timeout=wait_s)
+    async def examine(self, body: bytes | Path, wait_s: float, whose: str = "") -> Examined:
+        """Return what is known of any message after at most `wait_s`. Raises OSError.
+
+        `whose` it is: nobody's slow messages take all threads.
+        """
+        until = time.monotonic() + wait_s
+        found = Examined(cut=True)
+        if not await self._turns.take(whose, wait_s):
+            return self._closed(found)
+        found.cut = False
+        job = self._begin(found, body, until, whose)
+        done, _ = await asyncio.wait([job], timeout=until - time.monotonic())
         if done:
             job.result()  # raises what the file did
             return self._closed(found)
-        job.cancel()  # if it has not begun; else it ends at its own next look at the clock
         job.add_done_callback(_forget)
         # The thread may still add to `found`; what is judged is what is there now.
         return self._closed(
-            Examined(found.message, list(found.findings), set(found.done), found.size)
-        )
+            Examined(
+                found.message, list(found.findings), set(found.done), found.size, found.begun,
+                cut=True,
+            )
+        )  # fmt: skip
+
+    def _begin(
+        self, found: Examined, body: bytes | Path, until: float, whose: str
+    ) -> "asyncio.Future[None]":
+        """Have a thread look; the turn ends when the thread does, whoever still waits for it."""
+        loop = asyncio.get_running_loop()
+
+        def ended(_: "Future[None]") -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody needs turns
+                loop.call_soon_threadsafe(self._turns.give_back, whose)
+
+        job = self._threads.submit(self._look_in_turn, found, body, until)
+        job.add_done_callback(ended)
+        return asyncio.wrap_future(job)
+
+    def _look_in_turn(self, found: Examined, body: bytes | Path, until: float) -> None:
+        size = len(body) if isinstance(body, bytes) else os.lstat(body).st_size
+        if size <= HUGE_BYTES:
+            return self._look(found, body, until)
+        if not self._huge.acquire(timeout=max(0.0, until - time.monotonic())):
+            found.cut = True
+            return None
+        try:
+            return self._look(found, body, until)
+        finally:
+            self._huge.release()
 
     def _look(self, found: Examined, body: bytes | Path, until: float) -> None:
+        found.begun = True
         data = body if isinstance(body, bytes) else _read_file(body)
         found.size = len(data)
         message = read(data)
         found.message = message
         for scanner in self._scanners:
             if time.monotonic() >= until:
+                found.cut = True
                 return
             try:
                 seen = scanner.scan(message)

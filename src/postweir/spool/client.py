@@ -2,9 +2,10 @@
 
 Rules of this file:
 
-* An accept goes to one shard and, once sent, to no other. Connection closed, or the shard silent
-  for SILENCE_S: nobody can say whether it was taken, so `Unknown` is raised and the sender is told
-  to come again. A shard that shows that it lives gets ANSWER_S.
+* An accept goes to one shard and, once sent, to no other. A shard that shows that it lives gets
+  ANSWER_S. One that is silent for SILENCE_S is given up: nobody can say whether it was taken, so
+  `Unknown` is raised and the sender is told to come again. When the connection closes, the next
+  process on that socket is asked what was committed (`spool.known`); `Unknown` if none answers.
 * A shard that has said nothing for DOUBT_S (it speaks every 50 ms) gets no new mail.
 * Silence does not count while this process itself was late: what it had not read is no silence.
 """
@@ -12,84 +13,20 @@ Rules of this file:
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from postweir.judge.ports import Counted
 from postweir.runtime import clock
 from postweir.runtime.frames import unpack
-from postweir.runtime.link import Line, Link
 from postweir.runtime.log import Log
-from postweir.spool.ports import (
-    Accept,
-    Health,
-    Hello,
-    Page,
-    Read,
-    Refusal,
-    Safe,
-    ShardFrame,
-    Unknown,
-    Unsafe,
-    Wake,
-)
+from postweir.spool.known import Known
+from postweir.spool.ports import Accept, Hello, Page, Refusal, Safe, Unknown, Unsafe, Wake
 
 LOOK_S = 0.05
 DOUBT_S = 0.15
 SILENCE_S = 1.5
 ANSWER_S = 30.0
-REFUSALS_UNSENT_BYTES = 4 * 1024 * 1024  # a record, not a promise: it never piles up
 COUNTED_S = 5.0
 COUNTED_MAX = 5_000_000  # an hour at 1,400 messages a second
-
-
-class _Shard:
-    """One shard as this process knows it."""
-
-    def __init__(self, number: int, path: Path, hello: Hello, on_change: asyncio.Event) -> None:
-        self.number, self._hello, self._on_change = number, hello, on_change
-        self.health: Health | None = None
-        self.accepts: dict[int, asyncio.Future[Safe | Unsafe]] = {}
-        self.reads: dict[int, asyncio.Future[Page]] = {}
-        self.line = Line(
-            path, ShardFrame, on_link=self._up, on_frames=self._hear, on_lost=self._down
-        )
-
-    @property
-    def heard_at(self) -> float:
-        return self.line.link.heard_at if self.line.link is not None else 0.0
-
-    def give_up(self, why: str) -> None:
-        """Nobody can say what became of what was asked."""
-        waiting: list[asyncio.Future[Any]] = [*self.accepts.values(), *self.reads.values()]
-        self.accepts.clear()
-        self.reads.clear()
-        for answer in waiting:
-            if not answer.done():
-                answer.set_exception(Unknown(f"shard {self.number}: {why}"))
-
-    def _up(self, link: Link) -> None:
-        link.send(self._hello)
-
-    def _down(self, _: Link) -> None:
-        self.health = None
-        self.give_up("connection closed")
-
-    def _hear(self, _: Link, frames: Sequence[object]) -> None:
-        for frame in frames:
-            match frame:
-                case Health():
-                    self.health = frame
-                    self._on_change.set()
-                case Safe() | Unsafe():
-                    answer = self.accepts.pop(frame.ask, None)
-                    if answer is not None and not answer.done():
-                        answer.set_result(frame)
-                case Page():
-                    page = self.reads.pop(frame.ask, None)
-                    if page is not None and not page.done():
-                        page.set_result(frame)
-                case _:
-                    pass
 
 
 class Shards:
@@ -100,9 +37,9 @@ class Shards:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._shards = [
-            _Shard(k, run / f"shard-{k}.sock", hello, self._changed) for k in range(1, count + 1)
+            Known(k, run / f"shard-{k}.sock", hello, on_health=self._changed, log=log)
+            for k in range(1, count + 1)
         ]
-        self._asks = 0
         self._turn = 0
         self._looked_at = self._loop.time()
         self._forgive_until = 0.0
@@ -124,7 +61,7 @@ class Shards:
     def choose(self) -> int:
         """Return the healthy shard with the fewest open accepts, in turn. Raises Unknown."""
         count = len(self._shards)
-        best: _Shard | None = None
+        best: Known | None = None
         self._turn = (self._turn + 1) % count
         for n in range(count):
             shard = self._shards[(self._turn + n) % count]
@@ -139,21 +76,12 @@ class Shards:
     async def accept(self, accept: Accept, *, shard: int | None = None) -> Safe | Unsafe:
         """Have a message committed by that shard, or by a healthy one. Raises Unknown."""
         one = self._shards[(self.choose() if shard is None else shard) - 1]
-        if one.line.link is None:
-            return Unsafe(accept.ask, "down")  # never sent: surely not taken
-        self._asks += 1
-        ask = self._asks
-        answer: asyncio.Future[Safe | Unsafe] = self._loop.create_future()
-        one.accepts[ask] = answer
         by_ns = accept.by_ns or clock.monotonic_ns() + int(SILENCE_S * 1e9)
-        one.line.send(_numbered(accept, ask, by_ns))
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await answer
+                return await one.accept(accept, by_ns)
         except TimeoutError:
             raise Unknown(f"shard {one.number}: no answer") from None
-        finally:
-            one.accepts.pop(ask, None)
 
     def refuse(self, refusal: Refusal) -> None:
         """Have a refusal recorded; nobody waits, and with no shard it is lost, and counted."""
@@ -176,21 +104,14 @@ class Shards:
     ) -> Page:
         """Return one page of an answer. Raises ConnectionError: that shard is silent or down."""
         one = self._shards[shard - 1]
-        self._asks += 1
-        ask = self._asks
         try:
             async with asyncio.timeout(wait_s):
                 while one.health is None:
                     self._changed.clear()
                     await self._changed.wait()
-                answer: asyncio.Future[Page] = self._loop.create_future()
-                one.reads[ask] = answer
-                one.line.send(Read(ask, question, argument, after, count_max))
-                return await answer
+                return await one.read(question, argument, after, count_max)
         except (TimeoutError, Unknown):
             raise ConnectionError(f"shard {shard} does not answer") from None
-        finally:
-            one.reads.pop(ask, None)
 
     async def read_all(self, shard: int, question: str, argument: str = "") -> list[bytes]:
         """Return all rows of an answer. Raises ConnectionError."""
@@ -225,10 +146,9 @@ class Shards:
         self._watch.cancel()
         await asyncio.gather(self._watch, return_exceptions=True)
         for shard in self._shards:
-            await shard.line.close()
-            shard.give_up("closed")
+            await shard.close()
 
-    def _lives(self, shard: _Shard) -> bool:
+    def _lives(self, shard: Known) -> bool:
         if shard.health is None:
             return False
         now = self._loop.time()
@@ -259,9 +179,3 @@ class Shards:
                 # the deadline in each accept keeps it from beginning what we have given up.
                 shard.give_up("silent")
                 shard.line.hang_up()
-
-
-def _numbered(accept: Accept, ask: int, by_ns: int) -> Accept:
-    """Return the same with our number, which tells answers apart, and a deadline."""
-    values = {name: getattr(accept, name) for name in accept.__struct_fields__}
-    return Accept(**{**values, "ask": ask, "by_ns": by_ns})

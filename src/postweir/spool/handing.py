@@ -10,6 +10,8 @@ Rules of this file:
 * A message's content is kept until the last of its recipients here is Settled, not merely
   settled: the shard counts on it until then.
 * The link comes and goes; what is in hand stays, and is named in each Hello.
+* At an orderly end all that no host can have is given back, so that it is not taken for what a
+  killed worker may have sent.
 """
 
 import asyncio
@@ -66,6 +68,7 @@ class Handed:
     at_s: float  # event loop's clock
     settle: Settle | None = None  # the outcome, once known
     said_s: float = 0.0
+    doubtful: bool = False  # cut off when a host may have had it
 
     @property
     def sender(self) -> str:
@@ -157,11 +160,14 @@ class Handing:
         self._repeater = asyncio.get_running_loop().create_task(self._repeat())
 
     async def close(self) -> None:
-        """Hang up: what is in hand and not begun is due again at its shard."""
+        """Give back what is in hand and no host can have, and hang up."""
         if self._repeater is not None:
             self._repeater.cancel()
             await asyncio.gather(self._repeater, return_exceptions=True)
         for desk in self._desks:
+            for handed in list(desk.in_hand.values()):
+                if handed.settle is None and not handed.doubtful:
+                    self.hand_on(handed, domain_of(handed.out.address))
             if desk.line is not None:
                 await desk.line.close()
 

@@ -67,6 +67,8 @@ class Accept(Frame, frozen=True):
     bounces_1h_max: int = 1000
     return_path: str = ""
     eight_bit: bool = False
+    authenticated: bool = True  # as the judge was told; it is asked again about pending mail
+    loops: int = 0
 
 
 class Safe(Frame, frozen=True):
@@ -124,6 +126,7 @@ class Health(Frame, frozen=True):
     reason: str  # why not: full, draining, starting
     free_bytes: int
     queued: int
+    incarnation: int = 0  # of this shard's process; 0: one that does not say
 
 
 class Content(Frame, frozen=True):
@@ -183,7 +186,11 @@ class Wake(Frame, frozen=True):
 
 
 class Read(Frame, frozen=True):
-    """A bounded question: ledger, message, queue, steps, counted, refusals, status."""
+    """A bounded question: ledger, message, queue, steps, counted, refusals, status, committed.
+
+    `committed` is asked by who lost a shard with accepts in flight: `argument` is their names,
+    with spaces between, at most `count_max`; a row `Committed` answers each.
+    """
 
     ask: int
     question: str
@@ -204,6 +211,13 @@ ShardFrame = (
     Hello | Accept | Safe | Unsafe | Refusal | Judged | Health | Content | Out | Settle | Settled
     | Credit | Sited | Wake | Read | Page
 )  # fmt: skip
+
+
+class Committed(Value, frozen=True):
+    """What a shard's file says of one name: whether its accept was committed, ever."""
+
+    message: str
+    taken: bool
 
 
 class Unknown(Exception):
@@ -410,6 +424,10 @@ class Reader(Protocol):
         """Return how full this shard is."""
         ...
 
+    def committed(self, messages: Sequence[str]) -> AbstractSet[str]:
+        """Return which of these names were ever committed, by this process or one before it."""
+        ...
+
     def close(self) -> None:
         """Let go of the file."""
         ...
@@ -438,6 +456,7 @@ class QueueRow(Value, frozen=True):
     reply: str
     bytes: int
     in_hand: bool = False
+    suspended: bool = False  # its account, sender or domain is
 
 
 class ShardStatus(Value, frozen=True):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from postweir.runtime.frames import Value, pack
-from postweir.spool.ports import Page, Read, Reader
+from postweir.spool.ports import Committed, Page, Read, Reader
 
 ROWS_MAX = 1000  # of one page
 PAGE_BYTES_MAX = 4 * 1024 * 1024  # half of what a frame may hold
@@ -40,6 +40,13 @@ def _counted(reader: Reader, read: Read) -> Answer:
     return reader.counted(since_us, read.after, read.count_max)
 
 
+def _committed(reader: Reader, read: Read) -> Answer:
+    """A row for each name, so that an answer that knows no such question is none."""
+    names = read.argument.split()[: read.count_max]
+    taken = reader.committed(names)
+    return [Committed(name, name in taken) for name in names], None
+
+
 QUESTIONS: dict[str, Callable[[Reader, Read], Answer]] = {
     "ledger": _ledger,
     "message": _message,
@@ -47,6 +54,7 @@ QUESTIONS: dict[str, Callable[[Reader, Read], Answer]] = {
     "counted": _counted,
     "queue": lambda reader, read: reader.queue(read.argument, read.after, read.count_max),
     "refusals": lambda reader, read: reader.refusals(read.argument, read.after, read.count_max),
+    "committed": _committed,
     "status": lambda reader, _: ([reader.status()], None),
 }
 

@@ -15,27 +15,18 @@ from postweir.runtime.link import Link
 from postweir.runtime.log import Log
 from postweir.runtime.metrics import Metrics
 from postweir.runtime.settings import Settings
-from postweir.spool import questions
+from postweir.spool.giving import Giving
 from postweir.spool.later import Later
-from postweir.spool.leaving import (
-    damage_of_file,
-    forget_file,
-    orphans,
-    outs_of,
-    read_lane,
-    sound,
-)
+from postweir.spool.leaving import forget_file, orphans, outs_of, sound
 from postweir.spool.meters import SpoolMetrics
+from postweir.spool.obeying import Obeying
 from postweir.spool.ports import (
     Accept,
     Change,
-    Content,
     Credit,
     Done,
     Health,
     Hello,
-    Out,
-    Page,
     Quarantine,
     Read,
     Reader,
@@ -50,18 +41,16 @@ from postweir.spool.ports import (
     Unsafe,
     Wake,
 )
-from postweir.spool.shard import Fetch, Outgoing
+from postweir.spool.reading import Reading
+from postweir.spool.room import Room
+from postweir.spool.shard import Outgoing
 from postweir.spool.states import RECIPIENT
 from postweir.spool.writer import RoomyStore, Writer
 
 BEAT_S = 0.05
-ACCEPTS_WAITING_MAX = 20_000  # more than two seconds of the disk: refuse fast instead
-BYTES_WAITING_MAX = 256 * 1024 * 1024
-READS_WAITING_MAX = 64  # of one neighbour; commands ask a page at a time
-REQUESTS_S = 0.25
-REQUESTS_WAIT_S = 10.0  # for the first look at what operators asked, before anything goes out
 SWEEP_S = 600.0
 SETTLED_MAX = 10_000  # in one frame
+HANG_UP_S = 1.0  # at a drain, for the last answers to be read
 
 
 class Service:
@@ -81,15 +70,16 @@ class Service:
         log: Log,
         metrics: Metrics,
         fail: Callable[..., None],
+        incarnation: int = 0,
     ) -> None:
         self._index, self._path, self._bodies = index, run / f"shard-{index}.sock", bodies
         self.settings = settings
         self._log, self._fail = log, fail
         self._metrics = SpoolMetrics(metrics)
         self._loop = asyncio.get_running_loop()
+        self._incarnation = incarnation
         self._outgoing = Outgoing(self._loop.time())
-        self._open_reader = open_reader
-        self._requests, self._judge = requests, judge
+        self._room = Room()
         self._writer: Writer[RoomyStore] = Writer(
             open_store,
             on_done=self._on_done,
@@ -98,70 +88,61 @@ class Service:
             on_commit=self._on_commit,
         )
         self._links: set[Link] = set()
-        self._reads: dict[Link, int] = {}
-        self._started_s = self._loop.time()
+        self._alone = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.AbstractServer | None = None
-        self._reading = ThreadPoolExecutor(1, "reader")
         self._checking = ThreadPoolExecutor(1, "check")
         self._asking = ThreadPoolExecutor(1, "requests")
-        self._reader: Reader | None = None
+        self._reading = Reading(lambda: open_reader(self._outgoing.out.keys()), log)
+        self._giving = Giving(self._outgoing, self._writer, checking=self._checking, log=log)
+        self._obeying = Obeying(requests, change=self.change, pool=self._asking, log=log)
+        self._later = Later(judge, fetch=self._pending, judged=self.change, log=log)
         self._steps = clock.StepWatch()
-        self._may_expire = True
-        self._state = "starting"
-        self._free_bytes, self._wrong, self._queued = 0, "", 0
-        self._accepts, self._bytes = 0, 0
-        self._accepts_unseen = 0  # recipients accepted since the store last said how many
-        self._pushing = False
-        self._woken = asyncio.Event()
-        self._requests_read = False
 
     async def start(self) -> None:
         """Open the file, read what is due when, and answer on the socket."""
         self._writer.start()
-        await self._read_calendar()
-        self._free_bytes, self._wrong, self._queued = await self._writer.ask(
-            lambda store: (*store.room(), store.queued())
-        )
-        self._state = ""
+        await self._giving.read_calendar()
+        self._room.seen(*await self._writer.ask(lambda store: (*store.room(), store.queued())))
+        self._room.state = ""
         self._server = await link.serve(
             self._path, ShardFrame, self._on_link, self._on_frames, self._on_lost
         )
         done = await self._writer.ask(lambda store: store.request_done())
-        self._tasks = [
-            asyncio.create_task(self._beat()),
-            asyncio.create_task(self._obey(done)),
-            asyncio.create_task(self._sweep()),
-            asyncio.create_task(
-                Later(
-                    self._judge, fetch=self._pending, judged=self.change, log=self._log
-                ).run()
-            ),
-        ]  # fmt: skip
+        works = (self._beat(), self._obeying.run(done), self._sweep(), self._later.run())
+        self._tasks = [asyncio.create_task(work) for work in works]
         for task in self._tasks:
             task.add_done_callback(self._on_task_end)
 
     async def close(self) -> None:
-        """Take no more mail, commit what waits, leave the file tidy."""
-        self._state = "draining"
+        """Take no more mail, commit what waits and answer it, leave the file tidy."""
+        self._room.state = "draining"
+        self._say_health()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
-        await self._writer.close()
-        await asyncio.sleep(0)  # the last answers are on their way to the loop
+        await self._writer.close()  # and what it had to say has been said: it came before this
+        await self._hang_up()
+        await self._reading.close()
+        for pool in (self._checking, self._asking):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _hang_up(self) -> None:
+        """Close all links once their last answers are out: each is a 250 or a 451 of somebody."""
         for one in list(self._links):
             one.close()
-        if self._reader is not None:
-            await self._loop.run_in_executor(self._reading, self._reader.close)
-        for pool in (self._reading, self._checking, self._asking):
-            pool.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANG_UP_S):
+                while self._links:
+                    self._alone.clear()
+                    await self._alone.wait()
 
     def health(self) -> dict[str, Any]:
         """Return what the health answer adds."""
         reason = self._reason()
-        return {"accepts": not reason, "reason": reason, "queued": self._queued}
+        return {"accepts": not reason, "reason": reason, "queued": self._room.queued}
 
     async def change(self, change: Change) -> Done:
         """Commit one change and return what came of it."""
@@ -177,6 +158,8 @@ class Service:
     def _on_lost(self, one: Link) -> None:
         self._links.discard(one)
         self._outgoing.lost(one, self._loop.time())
+        if not self._links:
+            self._alone.set()
 
     def _on_frames(self, one: Link, frames: Sequence[Any]) -> None:
         changes: list[tuple[Change, object]] = []
@@ -196,14 +179,14 @@ class Service:
                 case Sited() | Refusal() | Quarantine():
                     changes.append((frame, None))
                 case Read():
-                    self._read(one, frame)
+                    self._reading.ask(one, frame)
                 case Wake():
-                    self._woken.set()
+                    self._obeying.wake()
                 case _:
                     pass
         if changes:
             self._writer.put(changes)
-        self._push_soon()
+        self._giving.soon()
 
     def _greet(self, one: Link, hello: Hello, changes: list[tuple[Change, object]]) -> bool:
         if hello.version < 1 or (hello.process == "delivery" and not 1 <= hello.index <= hello.of):
@@ -229,39 +212,8 @@ class Service:
             self._metrics.accepts.labels(reason).inc()
             one.send(Unsafe(accept.ask, reason))
             return
-        self._accepts += 1
-        self._bytes += len(accept.body or b"")
+        self._room.offered(accept)
         changes.append((accept, one))
-
-    def _read(self, one: Link, read: Read) -> None:
-        waiting = self._reads.get(one, 0)
-        if waiting >= READS_WAITING_MAX:
-            one.abort()
-            return
-        self._reads[one] = waiting + 1
-        job = self._loop.run_in_executor(self._reading, self._answer, read)
-        job.add_done_callback(lambda done: self._reply(one, done))
-
-    def _answer(self, read: Read) -> Page:
-        if self._reader is None:
-            self._reader = self._open_reader(self._outgoing.out.keys())
-        return questions.answer(self._reader, read)
-
-    def _reply(self, one: Link, done: "asyncio.Future[Page]") -> None:
-        left = self._reads.get(one, 1) - 1
-        if left > 0:
-            self._reads[one] = left
-        else:
-            self._reads.pop(one, None)
-        if done.cancelled():
-            return
-        fault = done.exception()
-        if fault is not None:
-            # Whoever asked hears a closed connection, not an empty answer.
-            self._log.error("spool.read_failed", fault=str(fault))
-            one.abort()
-            return
-        one.send(done.result())
 
     # What was committed
 
@@ -272,13 +224,12 @@ class Service:
     def _on_room(
         self, free_bytes: int, wrong: str, queued: int, due: Sequence[tuple[int, int, int]]
     ) -> None:
-        self._free_bytes, self._queued, self._accepts_unseen = free_bytes, queued, 0
-        if wrong and not self._wrong:
+        if wrong and not self._room.wrong:
             self._log.error("spool.place", wrong=wrong)
-        self._wrong = wrong
-        for bucket, lane, due_us in due:
-            self._outgoing.mark(bucket, lane, due_us)
-        self._push_soon()
+        elif self._room.wrong and not wrong:
+            self._log.info("spool.place", wrong="")
+        self._room.seen(free_bytes, wrong, queued)
+        self._giving.marked(due)
 
     def _on_fault(self, fault: BaseException) -> None:
         """On the writer's thread: nothing more may be said to be safe, so it ends here."""
@@ -317,18 +268,16 @@ class Service:
         for one, pairs in settled.items():
             for at in range(0, len(pairs), SETTLED_MAX):
                 one.send(Settled(pairs[at : at + SETTLED_MAX]))
-        self._push_soon()
+        self._giving.soon()
 
     def _accepted(self, accept: Accept, one: Link, answer: Done, now_us: int, now_s: float) -> None:
-        self._accepts -= 1
-        self._bytes -= len(accept.body or b"")
+        self._room.ended(accept, taken=not answer.reason)
         self._metrics.accepts.labels(answer.reason or "safe").inc()
         if answer.reason:
             self._log.warning("spool.not_taken", message=accept.message, reason=answer.reason)
             one.send(Unsafe(accept.ask, answer.reason))
             return
         one.send(Safe(accept.ask))
-        self._accepts_unseen += len(accept.envelope.recipients)
         self._log.info(
             "spool.accepted",
             message=accept.message,
@@ -353,121 +302,36 @@ class Service:
                 "spool.request", number=change.number, verb=change.verb, scope=change.scope
             )
 
-    # What goes out
-
-    def _push_soon(self) -> None:
-        if not self._pushing:
-            self._pushing = True
-            self._loop.call_soon(self._push)
-
-    def _push(self) -> None:
-        self._pushing = False
-        now_s = self._loop.time()
-        for one, frames in self._outgoing.take(now_s, may_expire=self._may_expire):
-            assert isinstance(one, Link)
-            for frame in frames:
-                self._send(one, frame)
-        known = self._outgoing.known
-        for fetch in self._outgoing.fetches(clock.wall_us()):
-            self._fetch(fetch, known)
-        checks, self._outgoing.to_check = self._outgoing.to_check, []
-        for content in checks:
-            self._check(content)
-        if self._outgoing.reload_wanted:
-            self._outgoing.reload_wanted = False
-            self._writer.call(lambda store: store.earliest(), self._calendar)
-
-    def _send(self, one: Link, frame: Content | Out) -> None:
-        one.send(frame)
-        if isinstance(frame, Out) and frame.possible_duplicate:
-            self._log.warning(
-                "spool.possible_duplicate", message=frame.message, recipient=frame.recipient
-            )
-
-    def _fetch(self, fetch: Fetch, known: set[int]) -> None:
-        def then(found: tuple[list[tuple[Out, Content]], int | None]) -> None:
-            self._outgoing.fetched(fetch, *found, self._loop.time())
-            self._push_soon()
-
-        self._writer.call(lambda store: read_lane(store, fetch, known), then)
-
-    def _check(self, content: Content) -> None:
-        job = self._loop.run_in_executor(self._checking, damage_of_file, content)
-
-        def then(done: "asyncio.Future[str]") -> None:
-            if done.cancelled():
-                return
-            wrong = "missing" if done.exception() else done.result()
-            self._outgoing.checked(content.message, good=not wrong)
-            if wrong:
-                self._writer.put([(Quarantine(content.message, wrong), None)])
-            self._push_soon()
-
-        job.add_done_callback(then)
-
-    async def _read_calendar(self) -> None:
-        self._calendar(await self._writer.ask(lambda store: store.earliest()))
-
-    def _calendar(self, lanes: Sequence[tuple[int, int, int]]) -> None:
-        for bucket, lane, due_us in lanes:
-            self._outgoing.mark(bucket, lane, due_us)
-        self._push_soon()
-
     # What it does by itself
 
     def _reason(self) -> str:
         """Return why no mail is taken now, or ""."""
-        spool = self.settings.spool
-        if self._state or self._wrong:
-            return self._state or self._wrong
-        if self._free_bytes < spool.free_bytes_min:
-            return "full"
-        if self._queued + self._accepts_unseen >= spool.queued_max:
-            return "full"
-        if self._accepts >= ACCEPTS_WAITING_MAX or self._bytes >= BYTES_WAITING_MAX:
-            return "busy"
-        return ""
+        return self._room.reason(self.settings.spool)
 
     def _health(self) -> Health:
-        reason = self._reason()
-        return Health(self.settings.hash, not reason, reason, self._free_bytes, self._queued)
+        reason, room = self._reason(), self._room
+        return Health(self.settings.hash, not reason, reason, room.free_bytes, room.queued,
+                      self._incarnation)  # fmt: skip
+
+    def _say_health(self) -> None:
+        health = self._health()
+        for one in self._links:
+            if one.state is not None:
+                one.send(health)
 
     async def _beat(self) -> None:
         while True:
-            now_s = self._loop.time()
-            health = self._health()
-            for one in self._links:
-                if one.state is not None:
-                    one.send(health)
-            if self._requests_read or now_s - self._started_s > REQUESTS_WAIT_S:
-                self._outgoing.tick(now_s)
-            self._may_expire = not self._steps.look()
-            self._metrics.queued.set(self._queued)
+            self._say_health()
+            if self._obeying.may_go:
+                self._outgoing.tick(self._loop.time())
+            self._giving.may_expire = not self._steps.look()
+            self._metrics.queued.set(self._room.queued)
             self._metrics.ready.set(self._outgoing.ready)
             self._metrics.in_hand.set(len(self._outgoing.out))
-            self._metrics.free.set(self._free_bytes)
+            self._metrics.free.set(self._room.free_bytes)
             self._metrics.possible_duplicates.set(self._outgoing.possible_duplicates)
-            self._push_soon()
+            self._giving.soon()
             await asyncio.sleep(BEAT_S)
-
-    async def _obey(self, done: int) -> None:
-        """Look for operators' requests and do them one after the other."""
-        faulty = False
-        while True:
-            self._woken.clear()
-            try:
-                found = await self._loop.run_in_executor(self._asking, self._requests.after, done)
-                faulty, self._requests_read = False, True
-            except OSError as fault:
-                if not faulty:
-                    self._log.error("spool.requests_unreadable", fault=str(fault))
-                faulty, found = True, []
-            for request in found:
-                while (await self.change(request)).more:
-                    pass
-                done = request.number
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), REQUESTS_S)
 
     async def _sweep(self) -> None:
         """Remove body files that no row names: of accepts that were never sent."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from postweir.identity.sender import Sender
 from postweir.judge.ports import Counted
+from postweir.mail.address import domain_of
 from postweir.policy.verdict import Verdict
-from postweir.runtime.frames import from_json, unpack
+from postweir.runtime.clock import wall_us
+from postweir.runtime.frames import from_json, json, unpack
 from postweir.spool.ports import (
     Ledger,
     MessageRow,
@@ -22,6 +24,7 @@ from postweir.spool.ports import (
 )
 from postweir.spool.states import MessageState, RecipientState, recipients_of
 from postweir.storage.spool_schema import first, rows
+from postweir.storage.spool_values import Pauses
 from postweir.storage.sqlite import Fault, StorageFault, connect
 
 STEPS_MAX = 10_000  # of one message: 1,000 recipients tried ten times
@@ -144,9 +147,10 @@ class SqliteReader:
         found: list[QueueRow] = []
         looked = 0
         with self._reading():
+            pauses = Pauses(dict(rows(self._db, "SELECT scope, until_us FROM pause")))
             for row in self._db.execute(_QUEUE, (after, SCAN_ROWS_MAX)):
                 looked, after = looked + 1, int(str(row[0]))
-                one = self._queued(row)
+                one = self._queued(row, pauses)
                 if _matches(one, wanted):
                     found.append(one)
                     if len(found) >= count_max:
@@ -194,8 +198,11 @@ class SqliteReader:
 
     def status(self) -> ShardStatus:
         """Return how full this shard is."""
-        lines = self.ledger()
         with self._reading():
+            waiting = first(
+                self._db, "SELECT count(*) FROM rcpt INDEXED BY rcpt_open WHERE state = 0"
+            )
+            held, pending = (self._waiting(state) for state in ("held", "pending"))
             oldest = first(
                 self._db,
                 "SELECT m.accepted_at FROM rcpt r INDEXED BY rcpt_open"
@@ -207,18 +214,40 @@ class SqliteReader:
         return ShardStatus(
             shard=self._shard,
             free_bytes=stat.f_bavail * stat.f_frsize,
-            queued=sum(line.queued for line in lines),
-            pending=sum(line.pending for line in lines),
-            held=sum(line.held for line in lines),
+            queued=(waiting[0] if waiting else 0) - held - pending,
+            pending=pending,
+            held=held,
             oldest_us=oldest[0] if oldest else None,
             in_hand=len(self._in_hand),
             steps_last=(steps[0] or 0) if steps else 0,
             request_done=done[0] if done else 0,
         )
 
+    def committed(self, messages: Sequence[str]) -> AbstractSet[str]:
+        """Return which of these names were ever committed, by this process or one before it."""
+        with self._reading():
+            return {
+                name
+                for (name,) in rows(
+                    self._db,
+                    "SELECT m.name FROM json_each(?) j CROSS JOIN msg m ON m.name = j.value",
+                    (json(list(messages)).decode(),),
+                )
+            }
+
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    def _waiting(self, state: str) -> int:
+        """Count recipients of held or of pending messages, by the index of these messages."""
+        found = first(
+            self._db,
+            f"SELECT count(*) FROM msg m INDEXED BY msg_{state} CROSS JOIN rcpt r"  # noqa: S608
+            " ON r.id BETWEEN m.id << 10 AND (m.id << 10) + 1023 WHERE r.state = 0"
+            f" AND m.state = {int(MessageState[state.upper()])}",
+        )
+        return found[0] if found else 0
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -249,7 +278,7 @@ class SqliteReader:
             in_hand=recipient in self._in_hand,
         )
 
-    def _queued(self, row: Sequence[Any]) -> QueueRow:
+    def _queued(self, row: Sequence[Any], pauses: Pauses) -> QueueRow:
         recipient, address, due, tries, reply, name, account, sender, state, accepted_at, size = row
         return QueueRow(
             shard=self._shard,
@@ -264,6 +293,7 @@ class SqliteReader:
             reply=reply,
             bytes=size,
             in_hand=recipient in self._in_hand,
+            suspended=pauses.hold(account, sender, domain_of(address), wall_us()),
         )
 
     def _counted(self, row: Sequence[Any]) -> Counted:
@@ -333,7 +363,8 @@ def _refusal(shard: int, r: Refusal) -> MessageRow:
         reason="",
         facts=r.facts,
         bytes=0,
-        recipients=[],
+        recipients=[RecipientRow(0, to, "refused", None, 0, "") for to in r.envelope.recipients],
+        log={"helo": r.envelope.helo} if r.envelope.helo else {},
         stage=r.stage,
         reply=str(r.reply),
     )

@@ -20,6 +20,9 @@ from postweir.storage.sqlite import StorageFault
 
 WAIT_S = 5.0  # for another writer's lock: writes take milliseconds, and nobody is mail
 PAGE = 1000  # requests read at once: a shard keeps up, a page stays small
+KEEP_US = 35 * 86_400 * 1_000_000  # requests and audit log, as long as the journal
+KEEP_ROWS = 1000  # whatever their age: a clock that jumped ahead must not empty them
+PRUNE_ROWS = 500  # at once: a write stays short
 
 V = TypeVar("V")
 
@@ -61,6 +64,7 @@ class SqliteTables:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kinds: dict[str, Any] = typing.get_type_hints(Account)
+        self._seen = False  # once there, a file that is gone is trouble and not "no accounts"
 
     def directory(self, newer_than: int) -> Directory | None:
         """Return the picture now, or None when its version is `newer_than`."""
@@ -231,6 +235,7 @@ class SqliteTables:
                         " values (?, ?, ?, ?, ?)",
                         (note.at_us, note.by, note.verb, note.object, note.reason),
                     )
+                    _prune(connection, note.at_us - KEEP_US)
                     if pictured:
                         connection.execute("update picture set version = version + 1")
                 connection.execute("commit" if done else "rollback")
@@ -245,12 +250,23 @@ class SqliteTables:
     def _read(self, ask: Callable[[sqlite.Connection], V], empty: V) -> V:
         """Return what one snapshot of the file says; `empty` before anybody wrote anything."""
         if not self._path.exists():
-            return empty
+            return self._none(empty)
         with self._opened(readonly=True) as connection:
             connection.execute("begin")
             if not _version(connection):
-                return empty
+                return self._none(empty)
+            self._seen = True
             return ask(connection)
+
+    def _none(self, empty: V) -> V:
+        """Return `empty`; raises StorageFault when there were tables before.
+
+        While a backup is put in place, or after somebody removed the file, those who hold a
+        picture keep it: nobody's mail is refused for that.
+        """
+        if self._seen:
+            raise StorageFault(f"{self._path}: the tables are gone; put the file back")
+        return empty
 
     @contextmanager
     def _opened(self, *, readonly: bool) -> Iterator[sqlite.Connection]:
@@ -273,6 +289,17 @@ def _number(connection: sqlite.Connection, question: str) -> int:
     ((found,),) = connection.execute(question).fetchall()
     assert isinstance(found, int)
     return found
+
+
+def _prune(connection: sqlite.Connection, before_us: int) -> None:
+    """Delete what is too old of requests and audit log, oldest first, some at a time."""
+    for table in ("request", "audit_log"):
+        connection.execute(
+            f"delete from {table} where number in (select number from {table}"  # noqa: S608
+            f" where number <= (select max(number) from {table}) - ? order by number limit ?)"
+            " and at_us < ?",
+            (KEEP_ROWS, PRUNE_ROWS, before_us),
+        )
 
 
 def _migrate(connection: sqlite.Connection) -> None:

@@ -1,30 +1,14 @@
 """Every process's metrics and health on one page, each asked within 0.2 s."""
 
 import concurrent.futures
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from postweir.runtime import frames
+from postweir.runtime.metrics import asked
 
 ASK_S = 0.2
-PAGE_BYTES_MAX = 4 * 1024 * 1024  # a process with ten thousand series stays below
-
-
-def ask(port_file: Path, path: str) -> bytes | None:
-    """Return what a process answers on its loopback port, or None when it does not in time."""
-    try:
-        port = int(port_file.read_text())
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=ASK_S) as page:
-            body: bytes = page.read(PAGE_BYTES_MAX)
-            return body
-    except urllib.error.HTTPError as fault:  # a process that is not well answers 503, and says why
-        with fault:
-            return fault.read(PAGE_BYTES_MAX)
-    except (OSError, ValueError):
-        return None
 
 
 def labelled(page: str, process: str) -> list[str]:
@@ -57,7 +41,7 @@ class Gatherer:
         for name, page in self._ask_all("/metrics"):
             up.append(f'postweir_up{{process="{name}"}} {int(page is not None)}')
             block: list[str] = []
-            for line in labelled((page or b"").decode(), name):
+            for line in labelled((page or b"").decode("utf-8", "replace"), name):
                 if line.startswith("#"):  # the samples of a family follow its HELP and TYPE
                     block = families.setdefault(line.split()[2], [])
                 if not line.startswith("#") or line not in block:
@@ -70,14 +54,15 @@ class Gatherer:
         found: dict[str, Any] = {}
         for name, page in self._ask_all("/health"):
             try:
-                found[name] = frames.from_json(page, dict[str, Any]) if page else {"ok": False}
+                said = frames.from_json(page, dict[str, Any]) if page else {}
             except frames.Torn:
-                found[name] = {"ok": False}
-        return {"ok": all(one["ok"] for one in found.values()), "processes": found}
+                said = {}
+            found[name] = {"ok": False, **said}
+        return {"ok": all(one["ok"] is True for one in found.values()), "processes": found}
 
     def _ask_all(self, path: str) -> list[tuple[str, bytes | None]]:
-        asked = [
-            (f"{k} {i}", self._pool.submit(ask, self._run / f"{k}-{i}.port", path))
+        answers = [
+            (f"{k} {i}", self._pool.submit(asked, self._run / f"{k}-{i}.port", path, ASK_S))
             for k, i in self._wanted
         ]
-        return [(name, answer.result()) for name, answer in asked]
+        return [(name, answer.result()) for name, answer in answers]

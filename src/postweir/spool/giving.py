@@ -1,0 +1,91 @@
+"""Carries what is due from memory and from the file into the hands of delivery.
+
+`spool.shard` decides, without I/O; here its wishes are done: frames to the workers' links, reads
+of lanes on the writer's thread between two commits, checks of body files on a thread.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from postweir.runtime import clock
+from postweir.runtime.link import Link
+from postweir.runtime.log import Log
+from postweir.spool.leaving import damage_of_file, read_lane
+from postweir.spool.ports import Content, Out, Quarantine
+from postweir.spool.shard import Fetch, Outgoing
+from postweir.spool.writer import RoomyStore, Writer
+
+
+class Giving:
+    """One shard's hand-out; used on its event loop."""
+
+    def __init__(
+        self, outgoing: Outgoing, writer: Writer[RoomyStore], *, checking: Executor, log: Log
+    ) -> None:
+        self._outgoing, self._writer, self._checking = outgoing, writer, checking
+        self._loop = asyncio.get_running_loop()
+        self._log = log
+        self._pushing = False
+        self.may_expire = True  # False for an hour after a clock step
+
+    def soon(self) -> None:
+        """Something may leave, or may be read: look, once, at the end of this turn."""
+        if not self._pushing:
+            self._pushing = True
+            self._loop.call_soon(self._push)
+
+    async def read_calendar(self) -> None:
+        """Learn from the file which lanes are due when."""
+        self.marked(await self._writer.ask(lambda store: store.earliest()))
+
+    def marked(self, lanes: Sequence[tuple[int, int, int]]) -> None:
+        """These lanes, (bucket, lane, due_us), are due then."""
+        for bucket, lane, due_us in lanes:
+            self._outgoing.mark(bucket, lane, due_us)
+        self.soon()
+
+    def _push(self) -> None:
+        self._pushing = False
+        now_s = self._loop.time()
+        for one, frames in self._outgoing.take(now_s, may_expire=self.may_expire):
+            assert isinstance(one, Link)
+            for frame in frames:
+                self._send(one, frame)
+        known = self._outgoing.known
+        for fetch in self._outgoing.fetches(clock.wall_us()):
+            self._fetch(fetch, known)
+        checks, self._outgoing.to_check = self._outgoing.to_check, []
+        for content in checks:
+            self._check(content)
+        if self._outgoing.reload_wanted:
+            self._outgoing.reload_wanted = False
+            self._writer.call(lambda store: store.earliest(), self.marked)
+
+    def _send(self, one: Link, frame: Content | Out) -> None:
+        one.send(frame)
+        if isinstance(frame, Out) and frame.possible_duplicate:
+            self._log.warning(
+                "spool.possible_duplicate", message=frame.message, recipient=frame.recipient
+            )
+
+    def _fetch(self, fetch: Fetch, known: set[int]) -> None:
+        def then(found: tuple[list[tuple[Out, Content]], int | None]) -> None:
+            self._outgoing.fetched(fetch, *found, self._loop.time())
+            self.soon()
+
+        self._writer.call(lambda store: read_lane(store, fetch, known), then)
+
+    def _check(self, content: Content) -> None:
+        job = self._loop.run_in_executor(self._checking, damage_of_file, content)
+
+        def then(done: "asyncio.Future[str]") -> None:
+            if done.cancelled():
+                return
+            wrong = "missing" if done.exception() else done.result()
+            self._outgoing.checked(content.message, good=not wrong)
+            if wrong:
+                self._writer.put([(Quarantine(content.message, wrong), None)])
+            self.soon()
+
+        job.add_done_callback(then)
