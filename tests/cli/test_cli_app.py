@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import rich.text
 from tests.desk.office import HOLD, accept, name, refusal
 from tests.desk.office import office as open_office
 
@@ -134,6 +135,8 @@ def test_account_and_credential(typed):
     status, shown = typed.json("account", "show", "acme")
     assert shown["settings"]["lifetime_s"] == 3600
     assert typed("account", "show", "other")[0] == 1
+    dry = typed("credential", "revoke", "acme", made["username"], "--dry-run")
+    assert dry[:2] == (0, f"would revoke {made['username']}\n")
     assert typed("credential", "revoke", "acme", made["username"])[0] == 0
     assert typed("credential", "revoke", "acme", made["username"])[0] == 1
     assert typed("account", "suspend", "acme", "--reason", "unpaid")[0] == 0
@@ -339,14 +342,46 @@ def test_a_terminal_shows_numbers_to_the_right_and_no_heading_cut(monkeypatch):
 
     for columns in ("80", "40"):
         monkeypatch.setenv("COLUMNS", columns)
-        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setenv("LINES", "25")
+        monkeypatch.setenv("TERM", "xterm")
         screen = Terminal()
         with contextlib.redirect_stdout(screen):
             printing.table(("account", "accepted", "residual"),
                            [("acme", 12345, 0), ("a" * 40, 1, 0)])  # fmt: skip
-        lines = [line.rstrip() for line in screen.getvalue().splitlines()]
+        shown = rich.text.Text.from_ansi(screen.getvalue()).plain
+        lines = [line.rstrip() for line in shown.splitlines()]
         assert lines[0].split() == ["account", "accepted", "residual"]
-        assert lines[2].endswith("12345         0")
+        assert lines[2].split() == ["acme", "12345", "0"]
+        for heading, number in (("accepted", "12345"), ("residual", "0")):
+            end = lines[0].index(heading) + len(heading)
+            assert lines[2][:end].endswith(number)
+
+
+def test_what_stands_before_the_verb_is_explained(typed):
+    """The first thing everybody types wrong."""
+    status, out, err = typed("-c", "x.toml", "audit", config=False)
+
+    assert (status, out) == (2, "")
+    assert "-c; it stands after the verb" in err
+
+
+def test_a_terminal_gets_a_story_that_goes_on_below_its_beginning(monkeypatch):
+    """A long line in eighty columns never starts where the times stand."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Terminal()
+    with contextlib.redirect_stdout(screen):
+        printing.told([("12:00Z", "word " * 30), ("12:00Z", "  from there")], "  ")
+    lines = screen.getvalue().splitlines()
+
+    assert lines[0].startswith("12:00Z  word")
+    assert {line[:8] for line in lines[1:]} == {" " * 8}
+    assert max(map(len, lines)) <= 60
 
 
 def run(*words, **more):
@@ -365,6 +400,27 @@ def test_the_real_thing_without_a_service(tmp_path):
     assert json.loads(listed.stdout)[0]["account"] == "acme"
     audit = run("audit", cwd=tmp_path)
     assert (audit.returncode, audit.stdout.splitlines()[-1]) == (0, "residual 0")
+
+
+def test_closed_streams_are_quiet(tmp_path):
+    """A caller that closed them wants no words, and gets the exit status."""
+    (tmp_path / "postweir.toml").write_text("")
+    line = f"{sys.executable} -m postweir account ls >&-; echo $?"
+    done = subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+
+    assert done.stdout == "0\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_an_audit_of_nothing_is_no_closed_ledger(tmp_path):
+    """`storage.data` with a slip of the pen: 2, and not a ledger of zeros that closes."""
+    (tmp_path / "postweir.toml").write_text('[storage]\ndata = "vra"\n')
+    audit = run("audit", cwd=tmp_path)
+
+    assert audit.returncode == 2
+    assert audit.stdout.splitlines()[-1] == "residual 0 in what could be read"
+    assert "no data directory" in audit.stderr
 
 
 def test_a_closed_pipe_is_quiet(tmp_path):

@@ -94,6 +94,11 @@ class Remote:
             return False
         if isinstance(reply, list):  # a drip: piece by piece
             for piece in reply:
+                if piece is DROP:
+                    return False
+                if isinstance(piece, asyncio.Event):
+                    await piece.wait()
+                    continue
                 writer.write(piece)
                 await asyncio.sleep(0.02)
             return True

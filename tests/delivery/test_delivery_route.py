@@ -122,8 +122,15 @@ async def test_without_mx_the_domain_is_its_host(no_mx):
         ([Mx(0, "h")], ["::ffff:127.0.0.1"], "4.4.4", "5.4.4"),
         ([Mx(0, "h")], ["fe80::1"], "4.4.4", "5.4.4"),
         ([Mx(0, "h")], ["fd00::1"], "4.4.4", "5.4.4"),
+        ([Mx(0, "h")], ["100.100.100.200"], "4.4.4", "5.4.4"),
+        ([Mx(0, "h")], ["255.255.255.255"], "4.4.4", "5.4.4"),
+        ([Mx(0, "h")], ["64:ff9b::7f00:1"], "4.4.4", "5.4.4"),
+        ([Mx(0, "h")], ["2002:7f00:1::1"], "4.4.4", "5.4.4"),
+        ([Mx(0, "h")], ["::7f00:1"], "4.4.4", "5.4.4"),
+        ([Mx(0, "h")], ["fec0::1"], "4.4.4", "5.4.4"),
         # We are its best host, and nobody says where to go from here.
         ([Mx(10, "relay.us.example"), Mx(20, "h")], ["9.9.9.1"], "4.4.6", "5.4.6"),
+        ([Mx(10, "mx.us.example"), Mx(20, "h")], ["9.9.9.1"], "4.4.6", "5.4.6"),
     ],
 )
 async def test_the_right_class_each_time(mx, addresses, first, later):
@@ -145,6 +152,22 @@ async def test_good_addresses_among_bad_ones_are_used():
     found = await router(names).find("b.example")
 
     assert [hop.address for hop in found.hops] == ["9.9.9.1"]
+
+
+async def test_a_null_mx_beside_others_is_a_mistake():
+    """RFC 7505 3: it stands alone; where it does not, nothing is bounced for it."""
+    names = Names({"b.example": [Mx(0, ""), Mx(10, "h")]}, {"h": ["9.9.9.1"]})
+    found = await router(names).find("b.example")
+
+    assert [hop.address for hop in found.hops] == ["9.9.9.1"]
+
+
+async def test_a_host_with_ipv6_only():
+    """It is as good as any."""
+    names = Names({"b.example": [Mx(0, "h")]}, {"h": ["2620:fe::9"]})
+    found = await router(names).find("b.example")
+
+    assert [hop.address for hop in found.hops] == ["2620:fe::9"]
 
 
 async def test_private_networks_by_setting():

@@ -1,7 +1,10 @@
 """A message's way out, against hosts that behave well, badly, or not at all."""
 
 import asyncio
+import contextlib
 import hashlib
+import socket
+import threading
 import time
 
 import pytest
@@ -17,7 +20,10 @@ from tests.delivery.remote import (
 )
 from tests.runtime.nameserver import Nameserver
 
+from postweir.delivery import contents, reach, schedule, session
+from postweir.delivery import worker as worker_module
 from postweir.delivery.contents import Contents, Unfit
+from postweir.delivery.session import Session
 from postweir.runtime.dns import Resolver
 from postweir.runtime.metrics import Metrics
 from postweir.runtime.net import server_context
@@ -192,6 +198,163 @@ async def test_a_host_that_hung_up_while_idle_costs_no_attempt():
         assert remote.connections == 2
 
 
+async def test_a_421_that_crosses_our_command_costs_no_attempt():
+    """A host that says goodbye to an idle connection just as we use it answers nothing we asked."""
+    seen = []
+
+    def mail(line):
+        seen.append(line)
+        return b"421 4.4.2 Idle for too long!\r\n" if len(seen) == 2 else OK["MAIL"]
+
+    async with Remote({"MAIL": mail}) as remote, delivering(to(remote)) as (worker, hands):
+        worker.take(message("m1", "a@b.example", first=1))
+        await hands.until(1)
+        worker.take(message("m2", "a@b.example", first=2))
+        found = await hands.until(2)
+
+        assert found[2].outcome == "delivered"
+        assert remote.connections == 2
+
+
+async def test_a_host_that_hangs_up_while_we_read_the_body_costs_no_attempt(tmp_path, monkeypatch):
+    """Between two messages a connection may end: the next one finds out before it is begun."""
+    lost = asyncio.Event()
+    real_lost, real_take = Session.connection_lost, Contents.take
+
+    def connection_lost(self, fault):
+        real_lost(self, fault)
+        lost.set()
+
+    async def take(self, content):
+        if content.message == "m2" and not lost.is_set():
+            goodbye.set()
+            await lost.wait()
+        return await real_take(self, content)
+
+    goodbye = asyncio.Event()
+    monkeypatch.setattr(Session, "connection_lost", connection_lost)
+    monkeypatch.setattr(Contents, "take", take)
+
+    async with (
+        Remote({"DOT": hanging_up(goodbye)}) as remote,
+        delivering(to(remote), idle_s=5) as (worker, hands),
+    ):
+        log = Lines()
+        worker._log = log
+        worker.take(message("m1", "a@b.example", first=1))
+        await hands.until(1)
+        worker.take(message("m2", "a@b.example", first=2))
+        found = await hands.until(2)
+
+        assert found[2].outcome == "delivered"
+        assert "delivery.failed" not in log.events
+
+
+def hanging_up(goodbye):
+    """A host that takes the first message, and hangs up in silence when it is told to."""
+    first = [True]
+
+    def taken(_):
+        if not first:
+            return OK["DOT"]
+        first.clear()
+        return [OK["DOT"], goodbye, DROP]
+
+    return taken
+
+
+async def test_a_host_that_hangs_up_on_everything_is_not_hammered():
+    """Hundreds of messages for a host that ends each connection cost it a few connections."""
+    async with (
+        Remote({"MAIL": b"421 4.7.0 Not now!\r\n"}) as remote,
+        delivering(to(remote)) as (worker, hands),
+    ):
+        for n in range(300):
+            worker.take(message(f"m{n}", "a@b.example", first=n))
+        found = await hands.until(300)
+
+        assert {s.outcome for s in found.values()} == {"deferred"}
+        assert {s.reply.text for s in found.values()} == {"Not now!"}
+        assert remote.connections <= 8
+
+
+async def test_a_silent_first_host_does_not_hide_the_second(monkeypatch):
+    """A best host that takes connections and never speaks costs its share of the time, no more."""
+    monkeypatch.setattr(reach, "SHARE_S_MIN", 0.3)
+    async with (
+        Remote({"GREET": HANG}, host="127.0.0.3") as silent,
+        Remote(host="127.0.0.2", port=silent.port) as remote,
+    ):
+        zone = {("b.example", "MX"): ["10 mx1.b.example.", "20 mx2.b.example."],
+                ("mx1.b.example", "A"): ["127.0.0.3"],
+                ("mx2.b.example", "A"): ["127.0.0.2"]}  # fmt: skip
+        patient = {"connect_s": 0.1, "reply_s": 60.0}
+        async with by_dns(zone, remote.port, **patient) as (worker, hands):
+            worker.take(message("m1", "a@b.example"))
+            found = await hands.until(1, within_s=3)
+
+        assert found[1].outcome == "delivered"
+        assert found[1].peer.startswith("mx2.b.example")
+        assert silent.connections == 1
+
+
+async def test_nineteen_dead_hosts_and_one_that_works():
+    """All hosts of a site are tried in one attempt, however many are down."""
+    async with Remote(host="127.0.0.50") as remote:
+        zone = {("b.example", "MX"): [f"{n} mx{n}.b.example." for n in range(31, 51)]}
+        zone |= {(f"mx{n}.b.example", "A"): [f"127.0.0.{n}"] for n in range(31, 51)}
+        async with by_dns(zone, remote.port) as (worker, hands):
+            worker.take(message("m1", "a@b.example"))
+            found = await hands.until(1)
+
+        assert found[1].peer == f"mx50.b.example[127.0.0.50]:{remote.port}"
+
+
+async def test_where_nothing_moves_what_is_in_hand_is_freed(monkeypatch):
+    """A host that hangs keeps a few messages waiting, not all that may be in hand."""
+    monkeypatch.setattr(schedule, "QUIET_S", 0.2)
+    monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
+    async with (
+        Remote({"MAIL": HANG}) as remote,
+        delivering(to(remote), reply_s=60) as (worker, hands),
+    ):
+        for n in range(100):
+            worker.take(message(f"m{n}", "a@b.example", first=n))
+        found = await hands.until(100 - schedule.QUIET_WAITING_MAX - schedule.FIRST_MAX)
+
+        assert {s.outcome for s in found.values()} == {"deferred"}
+        assert {s.reply.status for s in found.values()} == {"4.4.1"}
+
+
+async def test_our_own_mistake_in_connecting_leaves_nobody_waiting(monkeypatch):
+    """What no one foresaw is logged and defers what waited for it."""
+
+    async def broken(*_, **__):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(reach, "open_session", broken)
+    log = Lines()
+    async with delivering({"*": "127.0.0.1:9"}, log=log) as (worker, hands):
+        worker.take(message("m1", "a@b.example"))
+        settle = (await hands.until(1))[1]
+
+    assert (settle.outcome, settle.reply.status) == ("deferred", "4.3.0")
+    assert "delivery.failed" in log.events
+
+
+async def test_eight_bits_for_a_host_of_seven():
+    """Nothing is re-encoded, so it fails, clearly; and the next message goes on."""
+    says = {"EHLO": b"250-mx.example\r\n250 PIPELINING\r\n"}
+    async with Remote(says) as remote, delivering(to(remote)) as (worker, hands):
+        worker.take(message("m1", "a@b.example", first=1, body=b"Gr\xfc\xdfe\r\n"))
+        worker.take(message("m2", "a@b.example", first=2))
+        found = await hands.until(2)
+
+        assert (found[1].outcome, found[1].reply.status) == ("failed", "5.6.3")
+        assert found[2].outcome == "delivered"
+        assert remote.connections == 1
+
+
 async def test_connections_grow_with_the_queue():
     """A long queue gets more connections than a short one, never more than the site may have."""
 
@@ -291,6 +454,24 @@ async def test_broken_tls_is_not_the_end(answer):
             assert remote.connections == (2 if garbage else 1)
 
 
+async def test_tls_that_ends_at_the_first_word_inside_has_failed(tmp_path):
+    """A host that shakes hands and then hangs up gets the mail in clear."""
+    context = server_context(*certificate(tmp_path))
+    greetings = []
+
+    def ehlo(line):
+        greetings.append(line)
+        return DROP if len(greetings) == 2 else b"250-mx\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
+
+    async with Remote({"EHLO": ehlo}, context) as remote:
+        async with delivering(to(remote), tls=True) as (worker, hands):
+            worker.take(message("m1", "a@b.example"))
+            settle = (await hands.until(1))[1]
+
+        assert (settle.outcome, settle.tls) == ("delivered", "")
+        assert remote.connections == 2
+
+
 async def test_large_bodies_come_from_files(tmp_path):
     """A body beside the spool is read, checked and sent in pieces."""
     body = b"".join(b"%07d\r\n" % n for n in range(300_000))
@@ -319,6 +500,146 @@ async def test_a_host_that_stops_reading_is_left(tmp_path):
         assert settle.outcome == "deferred"
 
 
+class Drain:
+    """A host on a thread of its own that takes all it is given and says yes, or reads no more."""
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.bytes = 0
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.close()
+        self._thread.join(10)
+
+    def _run(self):
+        peer, _ = self._listener.accept()
+        with peer:
+            for reply in (
+                b"220 mx\r\n",
+                b"250 mx\r\n",
+                b"250 Ok\r\n",
+                b"250 Ok\r\n",
+                b"354 Go\r\n",
+            ):
+                peer.sendall(reply)
+                tail = peer.recv(65536) if not reply.startswith(b"354") else b""
+            while not tail.endswith(b"\r\n.\r\n"):
+                piece = peer.recv(1 << 20)
+                if not piece:
+                    return
+                self.bytes += len(piece)
+                tail = (tail + piece)[-5:]
+            peer.sendall(b"250 Taken\r\n")
+
+
+async def test_a_large_body_never_holds_the_loop(tmp_path):
+    """50 MB leave, and nothing on the loop works at a stretch for more than 50 ms."""
+    body = (b"x" * 76 + b"\r\n") * (50 * 1024 * 1024 // 78)
+    path = tmp_path / "body"
+    path.write_bytes(body)
+    one = message("m1", "a@b.example", body=body, body_file=str(path))
+    stretches_s = []
+
+    async def watch():
+        while True:
+            began_s = time.thread_time()  # of this thread: what others do does not count
+            await asyncio.sleep(0)
+            stretches_s.append(time.thread_time() - began_s)
+
+    with Drain() as drain:
+        async with delivering({"*": f"127.0.0.1:{drain.port}"}, reply_s=30.0) as (worker, hands):
+            watching = asyncio.create_task(watch())
+            worker.take(one)
+            found = await hands.until(1, within_s=30)
+            watching.cancel()
+
+    assert found[1].outcome == "delivered"
+    assert drain.bytes == len(body) + len(b"X: 1\r\n\r\n.\r\n")
+    assert max(stretches_s) < 0.05
+
+
+async def test_a_host_that_reads_a_little_now_and_then_is_left(tmp_path, monkeypatch):
+    """A large message has a bounded time to leave, however alive its host looks."""
+    monkeypatch.setattr(session, "CONTENT_BYTES_S_MIN", 1e9)
+    body = b"x" * 998 + b"\r\n"
+    body *= 20_000
+    path = tmp_path / "body"
+    path.write_bytes(body)
+
+    async def talk(reader, writer):
+        writer.write(b"220 mx\r\n")
+        for reply in (b"250 mx\r\n", b"250 Ok\r\n", b"250 Ok\r\n", b"354 Go\r\n"):
+            await reader.readline()
+            writer.write(reply)
+        with contextlib.suppress(OSError):
+            while await reader.read(100_000):  # noqa: ASYNC110 - a slow reader, not a wait
+                await asyncio.sleep(0.05)
+        writer.transport.abort()
+        ended.set()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with delivering({"*": f"127.0.0.1:{port}"}, reply_s=0.5) as (worker, hands):
+        began = time.monotonic()
+        worker.take(message("m1", "a@b.example", body=body, body_file=str(path)))
+        settle = (await hands.until(1, within_s=5))[1]
+
+        assert settle.outcome == "deferred"
+        assert time.monotonic() - began < 2
+    await asyncio.wait_for(ended.wait(), 5)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_only_so_many_large_bodies_at_once(tmp_path, monkeypatch):
+    """The next waits until one is given back, and those who gave up waiting cost nobody a turn."""
+    monkeypatch.setattr(contents, "FILES_MAX", 2)
+    path = tmp_path / "body"
+    path.write_bytes(b"Hello\r\n")
+    content = message("m", "a@b.example", body=b"Hello\r\n", body_file=str(path))[0].content
+    mine = Contents()
+    first, second = await mine.take(content), await mine.take(content)
+    third, fourth = [asyncio.create_task(mine.take(content)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not third.done()
+
+    third.cancel()
+    mine.give_back(first)
+    letter = await asyncio.wait_for(fourth, 2)
+    assert b"".join([piece async for piece in read(letter)]) == b"X: 1\r\n\r\nHello\r\n"
+    mine.give_back(second)
+    mine.give_back(letter)
+
+
+async def read(letter):
+    pieces = iter(letter)
+    while True:
+        await letter.ready()
+        piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
+
+
+async def test_a_body_that_changed_after_we_looked_is_never_ended(tmp_path):
+    """The dot is sent only when what has left has the right checksum."""
+    path = tmp_path / "body"
+    path.write_bytes(b"Hello\r\n")
+    content = message("m", "a@b.example", body=b"Hello\r\n", body_file=str(path))[0].content
+    mine = Contents()
+    letter = await mine.take(content)
+    path.write_bytes(b"Hullo\r\n")
+
+    with pytest.raises(Unfit, match="checksum"):
+        [piece async for piece in read(letter)]
+    mine.give_back(letter)
+
+
 async def test_what_is_not_what_we_accepted_never_leaves(tmp_path):
     """A body with another length or checksum, or none, is deferred with an alarm."""
     path = tmp_path / "body"
@@ -341,7 +662,7 @@ async def test_a_longer_file_is_found_out(tmp_path):
     path.write_bytes(b"Hello\r\nmore")
     digest = hashlib.blake2b(b"Hello\r\n", digest_size=16).digest()
 
-    with pytest.raises(Unfit, match="8 bytes, not 7"):
+    with pytest.raises(Unfit, match="11 bytes, not 7"):
         await Contents().take(Content("m", "", b"", None, str(path), 7, digest))
 
 
@@ -420,6 +741,17 @@ async def test_the_operators_hop_is_every_workers():
         worker.take(message("m1", "a@b.example"))
 
         assert (await hands.until(1))[1].outcome == "delivered"
+
+
+@contextlib.asynccontextmanager
+async def by_dns(zone, port, **changes):
+    """A worker that finds its way by a zone of the test's own."""
+    async with Nameserver(zone) as server:
+        names = Resolver((server.address,), Metrics())
+        private = {"private_networks": True, "port": port}
+        async with delivering({}, names=names, **private, **changes) as it:
+            yield it
+        await names.close()
 
 
 async def test_by_real_dns_to_the_second_host():
@@ -507,9 +839,11 @@ async def test_a_drain_that_runs_out_says_what_may_come_twice():
         Remote({"DOT": HANG}) as remote,
         delivering(to(remote), log=log, final_reply_s=30) as (worker, hands),
     ):
-        worker.take(message("m1", "a@b.example"))
+        batch = message("m1", "a@b.example")
+        worker.take(batch)
         await asyncio.wait_for(remote.taken.wait(), 2)
         await worker.drain(0.1)
 
         assert log.events.count("delivery.possible_duplicate") == 1
         assert hands.settles == []
+        assert [one.doubtful for one in batch] == [True]

@@ -346,3 +346,28 @@ async def test_stopping_grants_nothing_more(tmp_path):
         await asyncio.sleep(0.01)
 
         assert shard.credit[bucket] == 0
+
+
+async def test_at_the_end_what_no_host_can_have_is_given_back(tmp_path):
+    """Not what is settled, nor what a host may have: that is for the shard to mark."""
+    async with playing(tmp_path) as (hands, got, shard):
+        shard.say(content("m"), out(1), out(2), out(3))
+        await shard.until(lambda: len(got) == 3)
+        hands.settle(got[0], settle(got[0]))
+        got[1].doubtful = True
+        hands.stop()
+        await hands.close()
+        await shard.until(lambda: shard.sited)
+
+        assert [(s.recipient, s.attempt, s.site) for s in shard.sited] == [(3, 1, "b.example")]
+
+
+async def test_much_is_said_before_a_line_is_closed(tmp_path):
+    """More than a socket holds at once: all of it arrives before the end."""
+    async with playing(tmp_path, in_hand_max=100_000) as (hands, got, shard):
+        shard.say(content("m"), *(out(n) for n in range(20_000)))
+        await shard.until(lambda: len(got) == 20_000)
+        hands.stop()
+        await hands.close()
+
+        await shard.until(lambda: len(shard.sited) == 20_000)

@@ -194,6 +194,8 @@ async def test_a_file_that_cannot_be_written(tmp_path):
         (b"Subject: a\r\n\r\nb\0c\r\n", "550 5.6.0"),
         (b"Subject: " + b"x" * 5000 + b"\r\n\r\nb\r\n", "552 5.3.4"),
         (b"a: b\r\n" * 1500 + b"\r\nb\r\n", "552 5.3.4"),
+        # What is no field takes a place as well: behind it an identity would not be seen.
+        (b"x\r\n" * 1000 + b"X-AuthUser: eve\r\n\r\nb\r\n", "552 5.3.4"),
         (b"Subject: a\r\n\r\n" + b"x" * 30_000 + b"\r\n", "552 5.3.4"),
         (b"Received: by x; now\r\n" * 51 + b"\r\nb\r\n", "554 5.4.6"),
         (b"X-Postweir-Loop: relay.test 1\r\n" * 4 + b"\r\nb\r\n", "554 5.4.6"),
@@ -211,6 +213,18 @@ async def test_what_is_no_mail(tmp_path, content, code):
         await client.hang_up()
 
         assert len(on.judge.asks) == 1
+
+
+async def test_a_header_may_be_long_by_folding(tmp_path):
+    """Lines that go on with a field are not counted as fields."""
+    async with stand(tmp_path) as on:
+        client = await on.login()
+        content = b"References: a\r\n" + b"\t<b@c>\r\n" * 3000 + b"X-AuthUser: joe\r\n\r\nb\r\n"
+        assert (await client.send(content))[:3] == "250"
+        await client.hang_up()
+
+        assert on.shards.accepted[0].sender.identity == "joe"
+        assert b"X-AuthUser" not in on.shards.bodies[0]
 
 
 async def test_bare_newlines_by_setting(tmp_path):

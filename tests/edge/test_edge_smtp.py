@@ -320,6 +320,60 @@ async def test_errors_and_idling_are_bounded(tmp_path):
         await client.hang_up()
 
 
+async def test_errors_are_forgiven_by_a_message(tmp_path):
+    """A connection that lives long may err now and then: each message clears the count."""
+    async with stand(tmp_path, errors_max=3) as on:
+        client = await on.login()
+        for _ in range(4):
+            assert [(await client.ask("NONSENSE"))[:3] for _ in range(2)] == ["500", "500"]
+            assert (await client.send(SMALL))[:3] == "250"
+        await client.hang_up()
+
+
+async def test_a_suspended_account_is_shown_out(tmp_path):
+    """Each refusal of a suspended account is on record; who goes on trying writes no thousands."""
+    async with stand(tmp_path, account=Account(name="acme", suspended=True), errors_max=5) as on:
+        client = await on.login()
+        client.say(b"MAIL FROM:<a@b>\r\n" * 50)
+        said = [await client.hear() for _ in range(6)]
+        await client.hang_up()
+
+        assert [s[:3] for s in said] == ["550"] * 4 + ["421", ""]
+        assert "[ESA]" in said[0]
+        assert 4 <= len(on.shards.refused) <= 5
+
+
+async def test_surplus_recipients_are_bounded(tmp_path):
+    """Recipients past the limit, or named again and again, are told so, but not for ever."""
+    for address in ("new{}@b", "same@b"):
+        async with stand(tmp_path / address, recipients_max=10) as on:
+            client = await on.login()
+            await client.ask("MAIL FROM:<a@b>")
+            for n in range(1200):
+                client.say(f"RCPT TO:<{address.format(n)}>\r\n".encode())
+            said = [(await client.hear())[:3] for _ in range(1012)]
+            await client.hang_up()
+
+            assert said.count("452" if "{}" in address else "250") >= 1000
+            assert "421" in said
+
+
+async def test_data_that_cannot_begin_is_bounded(tmp_path):
+    """A client that asks for a 354 again and again while there is none is shown out."""
+    async with stand(tmp_path) as on:
+        client = await on.login()
+        await client.begin()
+        client.say(SMALL + b".\r\n")
+        await client.hear()
+        on.shards.why = "down"
+        assert (await client.begin())[:3] == "451"
+        said = [(await client.ask("DATA"))[:3] for _ in range(100)]
+        await client.hang_up()
+
+        assert said[:98] == ["451"] * 98
+        assert "421" in said
+
+
 async def test_stalls_end(tmp_path):
     """A client that stalls, in a command or in its data, is told so and shown out."""
     async with stand(tmp_path, command_s=0.3, data_s=0.3) as on:
@@ -351,7 +405,7 @@ async def test_dripping_prolongs_nothing(tmp_path, where):
         began = asyncio.get_running_loop().time()
         async with asyncio.timeout(5):
             with contextlib.suppress(ConnectionError):
-                while not client.reader.at_eof():
+                while on.worker.counts.connections and not client.reader.at_eof():
                     client.say(b"x")
                     await client.writer.drain()
                     await asyncio.sleep(0.02)

@@ -204,3 +204,95 @@ async def test_nothing_is_left_behind():
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_a_worker_that_is_killed_while_it_loads_says_nothing_of_the_policy(monkeypatch):
+    """The promoted policy stays; only when one after the other ends does the one before judge."""
+    other = Bundle((Rule("other", "body.bytes > 5", "hold"),))
+    once = """
+    import os, sys
+    from postweir.policy import worker
+    real = worker.load
+    def load(frame):
+        if {when}: os._exit(1)
+        return real(frame)
+    worker.load = load
+    worker.main(sys.argv[1:])
+    """
+
+    def command(when: str) -> tuple[str, ...]:
+        return (sys.executable, "-P", "-c", textwrap.dedent(once).format(when=when))
+
+    marker = f"/tmp/{os.getpid()}.loaded"
+    unlucky = command(f"not os.path.exists({marker!r}) and not open({marker!r}, 'w').close()")
+    try:
+        async with running(BIG, other, command=unlucky) as run:
+            assert run.deaths == ["died"]
+            assert run.engine.policy == BIG.hash
+    finally:
+        os.unlink(marker)
+
+    lethal = command(f"{BIG.hash[4:]!r} in worker.name_of(frame.bundle)")
+    async with running(BIG, other, command=lethal) as run:
+        assert run.engine.policy == other.hash
+        assert run.deaths == ["died"] * engines.LOADS_FAILED_MAX
+
+
+async def test_a_worker_with_a_policy_we_went_back_from_is_not_taken():
+    """It began to load before; to take it would bring back what was given up."""
+    other = Bundle((Rule("other", "body.bytes > 5", "hold"),))
+    async with running(BIG, other) as run:
+        run.engine._active.kill("died")  # another begins to load BIG
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        run.engine._go_back("a test says so")
+
+        async with asyncio.timeout(10):
+            while len(run.engine.pids) < 2:  # noqa: ASYNC110 - a process loads; no event tells
+                await asyncio.sleep(0.005)
+        assert run.engine.policy == other.hash
+        assert await run.verb("m1", 10) == "hold"
+        assert {w.policy for w in (run.engine._active, run.engine._spare)} == {other.hash}
+
+
+async def test_workers_end_with_a_judge_that_is_killed(tmp_path):
+    """SIGKILL of who started them leaves none behind, even one that spins, is stopped or starts."""
+    program = f"""
+    import asyncio, sys
+    from postweir.judge.engine import Engine
+    from postweir.judge.bundles import shipped
+    from postweir.runtime.log import quiet
+    from postweir.policy.facts import total
+    async def main():
+        engine = Engine([shipped()], evaluate_s=60, log=quiet(), command={faulty("spin")!r})
+        await engine.start()
+        while len(engine.pids) < 2:
+            await asyncio.sleep(0.01)
+        engine.submit("m1", total({{"body.bytes": 666}}), 60)
+        await asyncio.sleep(0)
+        print(*engine.pids, flush=True)
+        await asyncio.sleep(60)
+    asyncio.run(main())
+    """
+    judge = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(program), stdout=asyncio.subprocess.PIPE
+    )
+    pids = [int(pid) for pid in (await judge.stdout.readline()).split()]
+    os.kill(pids[1], signal.SIGSTOP)
+
+    judge.kill()
+    await judge.wait()
+
+    assert len(pids) == 2
+    async with asyncio.timeout(5):
+        while any(lives(pid) for pid in pids):  # noqa: ASYNC110 - processes of nobody's end
+            await asyncio.sleep(0.005)
+
+
+def lives(pid: int) -> bool:
+    """True until a process has ended; whoever inherits it may be slow to collect it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import threading
 
 import pytest
 from tests.judge.serving import HAM, WORKER, Feed, ask, asking, judging
@@ -190,7 +191,7 @@ async def test_a_broken_scanner_is_a_fact(tmp_path):
 
 
 async def test_a_flood_is_turned_away_and_life_shown(tmp_path):
-    """Asks beyond the bound are pending at once; the rest are answered, new mail first."""
+    """Asks of one account beyond its bound are pending at once, another's are still taken."""
     async with judging(tmp_path) as judge, asking(tmp_path) as judges:
         judge.evaluator.held = []
         tasks = [
@@ -206,6 +207,77 @@ async def test_a_flood_is_turned_away_and_life_shown(tmp_path):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_flood_of_one_account_waits_behind_itself(tmp_path):
+    """Two thousand asks come first; the one of another account is answered among the first."""
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        answered: list[str] = []
+
+        async def one(message: str, account: str) -> None:
+            answer = await judges.ask(ask(message, account=account, wait_s=60), 60.0)
+            assert answer.verdict is not None, answer
+            answered.append(account)
+
+        flood = [asyncio.create_task(one(f"m{i}", "acme")) for i in range(2000)]
+        await asyncio.sleep(0)
+        await one("other", "quiet")
+
+        assert len(answered) < 1000
+        await asyncio.gather(*flood)
+        assert judge.service.open_asks == 0
+
+
+async def test_reading_back_an_hour_holds_up_nobody(tmp_path):
+    """Fifty thousand messages counted before: asks are answered meanwhile, and then all count."""
+    now_us = clock.wall_us()
+    feed = Feed([Counted(f"m{i}", now_us - i, "acme", KEY, 1) for i in range(50_000)])
+    async with judging(tmp_path, feed=feed) as judge, asking(tmp_path) as judges:
+        lately = [
+            await judges.ask(ask(f"n{i}", account="b"), 5.0)
+            for i in range(5)
+            if not judge.service.usage_known
+        ]
+        assert lately, "it was read back in one step"
+        assert all(a.verdict is not None for a in lately)
+        async with asyncio.timeout(30):
+            while not judge.service.usage_known:  # noqa: ASYNC110 - it goes on by itself
+                await asyncio.sleep(0.01)
+
+        assert judge.counters.sender(KEY, asyncio.get_running_loop().time()).messages_1h == 50_000
+
+
+async def test_what_could_not_be_looked_at_in_time_is_pending(tmp_path):
+    """A scanner that is stuck lets nothing through unseen; asked later, it is judged."""
+    path = tmp_path / "body"
+    path.write_bytes(HAM + b"x" * 100_000)
+    stuck = Stuck()
+    async with (
+        judging(tmp_path, scanners=[stuck], scan_s=0.02) as judge,
+        asking(tmp_path) as judges,
+    ):
+        first = await judges.ask(ask("m1", body=None, body_file=str(path)), 5.0)
+        small = await judges.ask(ask("m2"), 5.0)
+
+        assert (first.verdict, first.reason) == (None, "scan")
+        assert judge.counters.counted("m1")
+        assert (small.verdict, small.reason) == (None, "scan")
+        stuck.let_go.set()
+        late = await judges.ask(ask("m1", body=None, body_file=str(path), late=True), 5.0)
+        assert late.verdict.verb == "accept"
+
+
+class Stuck:
+    """A scanner that is stuck until it is let go."""
+
+    name, version, instant = "stuck", "1", False
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+
+    def scan(self, message):
+        self.let_go.wait(10)
+        return []
 
 
 @pytest.mark.parametrize("body", [b"", b"\x00" * 1000, b"\r\n\r\n", b"From\xff: \xfe\r\n\r\n"])

@@ -1,5 +1,7 @@
 """The client's half of SMTP, and its talk with our own server."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -425,6 +427,60 @@ def test_replies_are_tamed():
         None,
     ]
     assert reader.fault == ""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"220 a\r\n421 4.3.2 bye\r\n",
+        b"220 a\r\n250 b\r\n421 4.3.2 bye\r\n",
+        b"220 a\r\n250 b\r\n250 c\r\n",
+    ],
+)
+def test_who_is_lost_is_not_ready(said):
+    """A host that ends the talk in the packet that would have begun it asks nobody to go on."""
+    session = ClientSession("relay.example.net", want_tls=False)
+    session.receive(said)
+    events = []
+    while (event := session.next_event()) is not None:
+        events.append(event)
+
+    assert [type(event) for event in events] == [Lost]
+
+
+@pytest.mark.parametrize(
+    "end", [b"421 4.3.2 bye\r\n", b"250 2.0.0 taken unseen\r\n", b"nonsense\r\n"]
+)
+def test_who_is_lost_does_not_want_the_content(end):
+    """A 354 with the end of the talk in one packet: nobody is told to write, all are told why."""
+    session = ClientSession("relay.example.net", want_tls=False)
+    session.receive(b"220 a\r\n250 b\r\n")
+    session.next_event()
+    session.send(Transaction("a@b", ("c@d",), 4, False, [b"hi\r\n"]))
+    session.receive(b"250 ok\r\n")
+    session.receive(b"250 ok\r\n")
+    session.receive(b"354 go\r\n" + end)
+    events = []
+    while (event := session.next_event()) is not None:
+        events.append(event)
+
+    assert not any(isinstance(event, GoAhead) for event in events)
+    (done,) = (event for event in events if isinstance(event, Done))
+    assert done.replies[0].transient
+
+
+def test_many_short_lines_cost_their_length():
+    """What a host sends in one piece is read once, however many lines it has."""
+    reader = ReplyReader()
+    reader.feed((b"250-x\r\n" * 99 + b"250 x\r\n") * 600)
+    began = time.process_time()
+    count = 0
+    while reader.next_reply() is not None:
+        count += 1
+
+    assert count == 600
+    assert reader.buffered == 0
+    assert time.process_time() - began < 1.5
 
 
 def test_replies_are_bounded():

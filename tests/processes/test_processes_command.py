@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from tests.desk.office import accept, name
@@ -118,22 +120,24 @@ def test_a_data_directory_that_is_not_there_is_not_an_empty_one(tmp_path):
         reach.read_file(1, "ledger", "", 0, 10)
 
 
-def test_root_acts_as_the_user_whose_data_it_is(tmp_path):
+def test_root_acts_as_the_user_whose_data_it_is():
     """`sudo postweir account add` leaves no file that the service cannot write."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    data = tmp_path / "data"
-    data.mkdir(mode=0o700)
-    os.chown(data, 65534, 65534)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    with tempfile.TemporaryDirectory() as scratch:  # tmp_path is closed to other users
+        folder = Path(scratch)
         folder.chmod(0o755)
-    (tmp_path / "postweir.toml").write_text('[storage]\ndata = "data"\n')
-    words = [sys.executable, "-m", "postweir", "account", "add", "acme"]
-    done = subprocess.run([*words, "-c", str(tmp_path / "postweir.toml")], timeout=60,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+        data = folder / "data"
+        data.mkdir(mode=0o700)
+        os.chown(data, 65534, 65534)
+        (folder / "postweir.toml").write_text('[storage]\ndata = "data"\n')
+        words = [sys.executable, "-m", "postweir", "account", "add", "acme"]
+        done = subprocess.run([*words, "-c", str(folder / "postweir.toml")], timeout=60,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        owners = {path.stat().st_uid for path in data.iterdir()}
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert {path.stat().st_uid for path in data.iterdir()} == {65534}
+    assert owners == {65534}
 
 
 def test_the_file_of_a_shard_is_read(tmp_path):

@@ -60,12 +60,16 @@ def test_programs_by_their_bytes(payload, found):
     assert kinds(mail("holiday.jpg", payload)) == (["attachment_dangerous"] if found else [])
 
 
+def names(payload: bytes):
+    return zip_names(payload, iter(range(5000)))
+
+
 def test_archives():
     """Names in an archive count; its folders do not."""
     assert kinds(mail("a.zip", archive("readme.txt", "x/setup.exe"))) == ["attachment_dangerous"]
     assert kinds(mail("a.zip", archive("readme.txt", "www.example.exe/"))) == []
     assert kinds(mail("a.zip", b"junk before" + archive("a.scr"))) == []  # no archive by its bytes
-    assert [n for n, _ in zip_names(b"junk before" + archive("a.scr"))] == ["a.scr"]
+    assert [n for n, _ in names(b"junk before" + archive("a.scr"))] == ["a.scr"]
 
 
 def test_locked_archives_are_noted():
@@ -82,17 +86,32 @@ def test_a_com_file_is_one_and_a_host_name_is_none():
     assert kinds(mail("example.com", b"x", "text/plain")) == []
 
 
-def test_ten_thousand_entries_are_bounded():
-    """A list without end is read up to its bound."""
+def long_archive(count: int) -> bytes:
     entry = b"PK\x01\x02" + b"\0" * 24 + (1).to_bytes(2, "little") + b"\0" * 16 + b"a"
-    data = b"PK\x03\x04" + entry * 10_000
-    end = b"PK\x05\x06" + b"\0" * 8 + (len(entry) * 10_000).to_bytes(4, "little") + b"\0" * 6
+    data = b"PK\x03\x04" + entry * count
+    return data + b"PK\x05\x06" + b"\0" * 8 + (len(entry) * count).to_bytes(4, "little") + b"\0" * 6
 
-    assert len(list(zip_names(data + end))) == 1000
+
+def test_ten_thousand_entries_are_bounded():
+    """A list without end is read up to its bound, and hides nothing behind it: it is locked."""
+    assert len(list(names(long_archive(10_000)))) == 1001
+    assert len(list(names(long_archive(1000)))) == 1000
+    assert kinds(mail("a.zip", long_archive(10_000))) == ["attachment_encrypted"]
+    assert kinds(mail("a.zip", long_archive(1000))) == []
+
+
+def test_a_hundred_long_archives_are_bounded():
+    """What is left for a message is used up once; the rest counts as locked."""
+    left = iter(range(5000))
+
+    found = [len(list(zip_names(long_archive(900), left))) for _ in range(100)]
+
+    assert found[:6] == [900] * 5 + [496]
+    assert set(found[6:]) == {1}
 
 
 @given(st.binary(max_size=120), st.binary(max_size=60))
 def test_any_bytes(before, after):
     """Hostile archives and programs never raise."""
-    list(zip_names(before + b"PK\x01\x02" + after + b"PK\x05\x06" + before + after))
+    list(names(before + b"PK\x01\x02" + after + b"PK\x05\x06" + before + after))
     program(b"MZ" + before + after)

@@ -111,3 +111,25 @@ def test_any_text(text):
 def test_patterns_take_any_bytes():
     """The engine sees bytes as they are: no encoding hides a link behind a bad one."""
     assert list(url_hosts()[0].firsts(b"\xff\xfe\x00http://a.example\xff")) == [b"a.example\xff"]
+
+
+def test_links_are_counted_before_they_are_read(tmp_path):
+    """A million links cost what ten thousand do, and one repeated is read once."""
+    links = loaded(tmp_path, b"bad.example\n")
+    same = b"http://" + "ü".encode() * 40 + b".example/ "
+    many = read(html(same * 9000 + b"http://bad.example/ "))
+    began = time.thread_time()
+
+    assert [f.what for f in links.scan(many)] == ["bad.example"]
+    assert time.thread_time() - began < 1.0
+    assert links.scan(read(html(same * 20_000 + b"http://bad.example/"))) == []
+
+
+def test_a_set_has_long_comments_and_bounds(tmp_path):
+    """A comment may be long, a name may not."""
+    links = loaded(tmp_path, b"# " + b"x" * 1000 + b"\nbad.example # " + b"y" * 1000 + b"\n")
+    assert links.scan(read(html(b"http://bad.example/")))
+
+    (tmp_path / "hosts").write_bytes(b"a." * 200 + b"example\n")
+    with pytest.raises(BadSet, match=":1: not a host name"):
+        read_hosts(tmp_path / "hosts")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from postweir.cli import printing
-from postweir.cli.words import CONFIG, Config, Json, Reason, ask, group
+from postweir.cli.words import CONFIG, Config, DryRun, Json, Reason, ask, group
 from postweir.desk import accounts, credentials
 
 account = group("Who pays for the relay: accounts and their settings.")
@@ -60,7 +60,8 @@ def ls(context: typer.Context, config: Config = CONFIG, as_json: Json = False) -
          a.settings["networks"])
         for a in found
     ]  # fmt: skip
-    return printing.table(("account", "state", "credentials", "networks"), rows, fold="networks")
+    printing.table(("account", "state", "credentials", "networks"), rows, fold="networks")
+    return None if found else printing.aside("no accounts yet: postweir account add NAME")
 
 
 @account.command("show")
@@ -143,12 +144,18 @@ def revoke(
     username: Annotated[
         str, typer.Argument(metavar="[USERNAME]", help="Only this one; without it, all.")
     ] = "",
-    reason: Reason = "", config: Config = CONFIG, as_json: Json = False,
+    reason: Reason = "", dry_run: DryRun = False,
+    config: Config = CONFIG, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Put one credential, or all, out of force."""
-    done = ask(context, config, lambda office: credentials.revoke(office, name, username, reason))
+    done = ask(
+        context,
+        config,
+        lambda office: credentials.revoke(office, name, username, reason, dry_run=dry_run),
+    )
     if as_json:
-        return printing.show_json({"account": name, "revoked": [c.username for c in done]})
+        names = [c.username for c in done]
+        return printing.show_json({"account": name, "revoked": names, "dry_run": dry_run})
     for one in done:
-        printing.line(f"{one.username} revoked")
+        printing.line(f"would revoke {one.username}" if dry_run else f"{one.username} revoked")
     return None

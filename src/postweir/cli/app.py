@@ -74,6 +74,7 @@ def build() -> typer.Typer:
 
 def main(words: Sequence[str], doors: Doors) -> int:
     """Do what was typed; returns the exit status. Nothing but our own bugs gives a traceback."""
+    _open_streams()
     try:
         status = typer.main.get_command(build()).main(
             args=list(words), prog_name="postweir", standalone_mode=False, obj=doors
@@ -85,6 +86,13 @@ def main(words: Sequence[str], doors: Doors) -> int:
             raise
         return told
     return status if isinstance(status, int) else FINE
+
+
+def _open_streams() -> None:
+    """Where the caller closed standard output or error, what is said goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  as long as we live
 
 
 def _told(fault: BaseException) -> int | None:
@@ -129,6 +137,8 @@ def _usage(fault: typer.TyperException) -> str:
         return text
     context = getattr(fault, "ctx", None)
     where = context.command_path if context is not None else "postweir"
+    if where == "postweir" and getattr(fault, "option_name", "") in ("-c", "--config", "--json"):
+        text += "; it stands after the verb"
     return f"{text} (see {where} --help)"
 
 

@@ -15,7 +15,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A policy in TOML.")]
 
 
 @policy.command("new")
-def new(file: File, as_json: Json = False) -> None:
+def new(file: File, _: Config = CONFIG, as_json: Json = False) -> None:
     """Write the default policy into a new file."""
     made = policies.new(file)
     if as_json:
@@ -24,7 +24,7 @@ def new(file: File, as_json: Json = False) -> None:
 
 
 @policy.command("check")
-def check(file: File, as_json: Json = False) -> None:
+def check(file: File, _: Config = CONFIG, as_json: Json = False) -> None:
     """Check a policy: line, rule and what to do."""
     found = policies.check(file)
     if as_json:

@@ -43,8 +43,12 @@ def ls(office: Office, account: str) -> list[Shown]:
     return [_shown(c) for c in sorted(found, key=lambda c: (c.created_us, c.username))]
 
 
-def revoke(office: Office, account: str, username: str, reason: str) -> list[Shown]:
+def revoke(
+    office: Office, account: str, username: str, reason: str, *, dry_run: bool = False
+) -> list[Shown]:
     """Put one credential, or ("") all of an account, out of force; returns those that were.
+
+    A dry run returns those that would be.
 
     Raises Missing when there is none in force.
     """
@@ -54,7 +58,8 @@ def revoke(office: Office, account: str, username: str, reason: str) -> list[Sho
     done = [
         c
         for c in chosen
-        if office.tables.revoke_credential(
+        if dry_run
+        or office.tables.revoke_credential(
             c.username, office.note("credential revoke", c.username, note)
         )
     ]

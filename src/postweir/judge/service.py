@@ -8,7 +8,7 @@ an ask is neither judged nor counted.
 
 import asyncio
 import contextlib
-from collections import deque
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from postweir.identity.sender import Directory
 from postweir.judge import evidence, ladder
 from postweir.judge.counters import HOUR_S, Counters, Entry
+from postweir.judge.fair import Fair
 from postweir.judge.meters import Meters
 from postweir.judge.ports import Alive, Answer, Ask, JudgeFrame, Uncount, UsageFeed
 from postweir.policy.evaluation import Evaluated
@@ -33,6 +34,7 @@ OPEN_BYTES_MAX = 64 * 1024 * 1024  # of bodies that wait here
 MARGIN_S = 0.003  # an answer needs that long to arrive before its deadline
 LATE_SCAN_S = 2.0  # a message that is judged later may take longer: nobody waits on a line
 RESTORE_S_FIRST, RESTORE_S_MAX = 0.1, 2.0
+RESTORE_STEP = 200  # 2 ms
 
 
 class Evaluator(Protocol):
@@ -96,8 +98,8 @@ class Service:
         self._since = self._loop.time()
         self._restored = False
         self._links: set[Link] = set()
-        self._first: deque[_Open] = deque()  # somebody waits on a line for these
-        self._later: deque[_Open] = deque()
+        self._first: Fair[_Open] = Fair(OPEN_MAX // 2)  # somebody waits on a line for these
+        self._later: Fair[_Open] = Fair(OPEN_MAX // 2)
         self._more = asyncio.Event()
         self.open_asks = self._open_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,10 +147,11 @@ class Service:
             self._meters.asked(one.ask.late)
         self.open_asks += 1
         self._open_bytes += one.bytes
-        if self.open_asks > OPEN_MAX or self._open_bytes > OPEN_BYTES_MAX:
+        queue = self._later if one.ask.late else self._first
+        full = self.open_asks > OPEN_MAX or self._open_bytes > OPEN_BYTES_MAX
+        if full or not queue.push(one.ask.sender.account, one):
             self._answer(one, None, "busy")
             return
-        (self._later if one.ask.late else self._first).append(one)
         self._more.set()
 
     async def _work(self) -> None:
@@ -156,7 +159,7 @@ class Service:
             self._more.clear()
             until = self._loop.time() + TURN_S
             while (self._first or self._later) and self._loop.time() < until:
-                self._begin((self._first or self._later).popleft())
+                self._begin((self._first or self._later).pop())
             if self._first or self._later:
                 await asyncio.sleep(0)
             else:
@@ -302,7 +305,10 @@ class Service:
                                   c.recipients))
                 for c in lately
             )  # fmt: skip
-            fresh = self._counters.restore(entries, self._loop.time())
+            fresh = 0
+            while some := list(itertools.islice(entries, RESTORE_STEP)):
+                fresh += self._counters.restore(some, self._loop.time())
+                await asyncio.sleep(0)  # a million take seconds, and who asks must hear us
             self._restored = True
             self._log.info("judge.usage_known", messages=fresh)
             return

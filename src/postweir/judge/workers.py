@@ -98,6 +98,7 @@ class Worker:
         self._owner.lost(self)
 
     def on_frames(self, _: Link, frames: list[Any]) -> None:
+        settled = 0
         for frame in frames:
             if isinstance(frame, Loaded) and not self.loaded.done():
                 self.loaded.set_result(frame)
@@ -106,9 +107,11 @@ class Worker:
                     self.kill("died")  # it answers what nobody asked
                     return
                 self.in_hand.popleft().settle(frame)
-        if self.in_hand and not self.died:
-            self._begin_head()
-        self._owner.answered()
+                settled += 1
+        if settled:
+            if self.in_hand:
+                self._begin_head()
+            self._owner.answered()
 
     def on_lost(self, _: Link) -> None:
         self.kill("died")
@@ -170,6 +173,7 @@ async def start(bundle: Bundle, owner: Owner, command: Sequence[str]) -> Worker:
     except BaseException:  # we may be told to stop at any point
         if worker is not None:
             worker.kill("closed")
+            await worker.gone
         ours.close()
         raise
     worker.link.send(Load(bundle.canonical, bundle.schema))

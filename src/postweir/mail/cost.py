@@ -13,7 +13,8 @@ PIECE_BYTES = 1024 * 1024  # lower-cased at a time: half a millisecond
 DELIMITERS_MAX = 25_000  # lines that begin with `--`: 40 ms; a long SQL script has a few thousand
 WORDS_WORK_MAX = 200_000_000  # encoded words times bytes, of one field: about 25 ms
 WORDS_FIELDS_MAX = 10_000  # fields with such words, or lines that look like it
-PARAMETERS_MAX = 200  # in one Content-Type; real ones have one or two
+PARAMETERS_MAX = 200  # in one Content-Type, for the standard parser; real ones have one or two
+PARAMETERS_WORK_MAX = 10**12  # parameters times bytes, of one field, for the quick one: 0.2 s
 STANDARD_WORK_MAX = 100_000  # lines times boundaries: about 50 ms of the standard parser
 
 
@@ -28,18 +29,29 @@ def places(data: bytes, word: bytes) -> Iterator[int]:
             at = piece.find(word, at + len(word))
 
 
+def count(data: bytes, word: bytes) -> int:
+    """Return how often a word stands there, in this case; it must not overlap itself."""
+    step = len(word) - 1
+    ends = range(PIECE_BYTES, len(data) + PIECE_BYTES, PIECE_BYTES)
+    return sum(data.count(word, end - PIECE_BYTES, end + step) for end in ends)
+
+
 def is_trap(data: bytes) -> bool:
     """True when the quick parser would take far longer over these bytes than over others."""
     return (
-        data.count(b"\n--") > DELIMITERS_MAX or _is_wordy(data) or _hides_types(data)
-    )  # fmt: skip
+        count(data, b"\n--") > DELIMITERS_MAX
+        or _is_wordy(data)
+        or _hides_types(data)
+        or any(n * size > PARAMETERS_WORK_MAX for n, size in _parameters(data))
+    )
 
 
 def is_trap_for_standard(data: bytes) -> bool:
     """True when the standard library's parser would."""
-    lines = data.count(b"\n") + data.count(b"\r") + 1
+    lines = count(data, b"\n") + count(data, b"\r") + 1
     boundaries = sum(1 for _ in places(data, b"boundary"))
-    return lines * (1 + boundaries) > STANDARD_WORK_MAX or _is_twisted(data)
+    work = lines * (1 + boundaries)
+    return work > STANDARD_WORK_MAX or any(n > PARAMETERS_MAX for n, _ in _parameters(data))
 
 
 def field_end(data: bytes, at: int) -> int:
@@ -54,7 +66,7 @@ def field_end(data: bytes, at: int) -> int:
 
 def _is_wordy(data: bytes) -> bool:
     """True when a header field has too many encoded words (RFC 2047), or what begins like them."""
-    words = data.count(b"=?")
+    words = count(data, b"=?")
     if words * len(data) <= WORDS_WORK_MAX:
         return False
     at = data.find(b"=?")
@@ -75,14 +87,11 @@ def _hides_types(data: bytes) -> bool:
     )
 
 
-def _is_twisted(data: bytes) -> bool:
-    """True when a header field has more parameters than the standard parser takes well."""
+def _parameters(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (parameters, bytes) of each field that may have such, or what looks like one."""
     for name in (b"content-type", b"content-disposition"):
         seen = 0
         for at in places(data, name):
-            if at < seen:
-                continue  # in the field before
-            seen = field_end(data, at)
-            if data.count(b";", at, seen) > PARAMETERS_MAX:
-                return True
-    return False
+            if at >= seen:  # else in the field before
+                seen = field_end(data, at)
+                yield data.count(b";", at, seen), seen - at

@@ -25,6 +25,7 @@ import fast_mail_parser
 from postweir.mail import cost
 from postweir.mail.headers import Field, fields, header_end
 
+HEADER_BYTES_MAX = 4 * 1024 * 1024  # as much as the edge can be set to take
 DEPTH_MAX = 20  # containers in containers; real mail has four or five
 PARTS_MAX = 1000  # one message's; a digest of a busy list has a few hundred
 DECODED_BYTES_MAX = (
@@ -111,8 +112,9 @@ class Message:
         self.data = data
         self._budget, self._transcodes = DECODED_BYTES_MAX, TRANSCODED_BYTES_MAX
         self._anomalies: dict[str, None] = {}
-        self.start = header_end(data)  # where the body begins
-        self.fields: Sequence[Field] = fields(data[: self.start])
+        head = data[:HEADER_BYTES_MAX]
+        self.start = header_end(head)  # where the body begins
+        self.fields: Sequence[Field] = fields(head[: self.start])
         self.parts: tuple[Part, ...] = tuple(_parts(self, data))
 
     @property

@@ -370,6 +370,9 @@ class ClientSession:
         self._idle = Stage.CLOSED
         self._asked.clear()
         self._out.clear()
+        # What asks to go on is void when the end came in the same packet.
+        void = (Ready, TlsNow, GoAhead)
+        self._events = deque(event for event in self._events if not isinstance(event, void))
         self._events.append(Lost(reply))
 
 

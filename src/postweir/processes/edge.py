@@ -89,6 +89,7 @@ def _watch(ground: Ground, worker: Worker) -> None:
 
     def take(found: Settings) -> None:
         worker.settings = found
+        worker.room = room_for(found.edge.connections_max)
 
     def health() -> dict[str, Any]:
         return {
@@ -145,7 +146,8 @@ def room_for(connections_max: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return connections_max if soft == resource.RLIM_INFINITY else max(1, (soft - FILES_OTHER) // 2)
+    soft = connections_max * 2 + FILES_OTHER if soft == resource.RLIM_INFINITY else soft
+    return max(1, (soft - FILES_OTHER) // 2)
 
 
 def _must_go_on(ground: Ground, task: asyncio.Task[None]) -> None:

@@ -1,6 +1,7 @@
 """The judge process: one question, one answer, in time."""
 
 import asyncio
+import sys
 from typing import Any
 
 from postweir.identity.directory import Watched
@@ -20,10 +21,12 @@ from postweir.spool.ports import Hello
 from postweir.storage.sqlite_tables import SqliteTables
 
 PROTOCOL_VERSION = 1
+SWITCH_S = 0.001  # threads that read large messages give way to the loop five times as often
 
 
 async def serve(ground: Ground) -> None:
     """Serve until told to stop."""
+    sys.setswitchinterval(SWITCH_S)
     now = ground.settings
     directory = Watched(
         SqliteTables(now.data / "tables.db"),

@@ -18,6 +18,8 @@ V = TypeVar("V")
 
 Struct = msgspec.Struct
 Bad = msgspec.ValidationError
+# What a decoder says of bytes that are none; texts that are not UTF-8 it leaves to Python.
+BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -48,7 +50,7 @@ def unpack(data: bytes, kind: type[V]) -> V:
     """Return what `pack` packed. Raises `Torn` when it is not a `kind`."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as fault:
+    except BROKEN as fault:
         raise Torn(str(fault)) from None
 
 
@@ -71,7 +73,7 @@ def from_json(data: bytes, kind: Any) -> Any:
     """Return JSON as `kind`. Raises `Torn` when it is not."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as fault:
+    except BROKEN as fault:
         raise Torn(str(fault)) from None
 
 
@@ -124,5 +126,5 @@ class Splitter(Generic[F]):
                 self.skipped += 1
                 return None
             raise Torn(str(fault)) from None
-        except (msgspec.DecodeError, RecursionError) as fault:
+        except BROKEN as fault:
             raise Torn(str(fault)) from None

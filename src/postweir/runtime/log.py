@@ -39,7 +39,7 @@ class _Destination:
         try:
             if self._file is not None:
                 self._file.write(text.encode("utf-8", "backslashreplace"))
-            else:
+            elif sys.stderr is not None:
                 sys.stderr.write(text)
                 sys.stderr.flush()
         except (OSError, ValueError):

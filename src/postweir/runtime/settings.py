@@ -271,9 +271,10 @@ def _located(settings: Settings, path: Path, text: str) -> Settings:
                                "name both, or neither: then TLS is not offered")])  # fmt: skip
         if name and not os.access(name, os.R_OK):
             where = _line(path, text, "tls", key)
-            raise Wrong(
-                [Fault(where, f"{name} cannot be read", "make the file, or correct the name")]
-            )
+            do = "make the file, or correct the name"
+            if os.path.exists(name):  # Path.exists raises where we may not look
+                do = "run this as the user that owns it, or let this one read it"
+            raise Wrong([Fault(where, f"{name} cannot be read", do)])
     if settings.edge.listen_tls and not settings.tls.certificate:
         where = _line(path, text, "edge", "listen_tls")
         raise Wrong([Fault(where, "edge.listen_tls needs a certificate", "set it in [tls]")])

@@ -1,11 +1,13 @@
 """Says what attachments really are, by their first bytes and all their names."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from postweir.mail.message import Message, Part
 from postweir.scan.finding import Finding, tame
 
-ZIP_NAMES_MAX = 1000  # of one archive; what comes after is not looked at
+ZIP_NAMES_MAX = 1000  # of one archive; one with more counts as locked: nobody saw the rest
+NAMES_MAX = 5000  # of all archives of a message: 20 ms
 FINDINGS_MAX = 10  # one would do; ten tell the story
 
 # What a double click runs, on the systems people read mail on.
@@ -42,17 +44,18 @@ class Attachments:
     def scan(self, message: Message) -> Sequence[Finding]:
         """Return a finding for each attachment that would run, or cannot be looked into."""
         found: list[Finding] = []
+        left = iter(range(NAMES_MAX))
         for part in message.parts:
             if part.container or (part.content_type.startswith("text/") and not part.names):
                 continue
-            for kind, what in _looks(part):
+            for kind, what in _looks(part, left):
                 found.append(Finding(self.name, kind, tame(what), 1.0, self.version))
                 if len(found) >= FINDINGS_MAX:
                     return found
         return found
 
 
-def _looks(part: Part) -> Iterator[tuple[str, str]]:
+def _looks(part: Part, left: Iterator[int]) -> Iterator[tuple[str, str]]:
     for name in part.names:
         reason = danger(name)
         if not reason and name.lower().endswith(_ALSO_OF_PROGRAMS):
@@ -64,19 +67,19 @@ def _looks(part: Part) -> Iterator[tuple[str, str]]:
     if kind:
         yield "attachment_dangerous", kind
     elif payload.startswith(b"PK"):
-        yield from _looks_into(payload)
+        yield from _looks_into(payload, left)
 
 
-def _looks_into(archive: bytes) -> Iterator[tuple[str, str]]:
+def _looks_into(archive: bytes, left: Iterator[int]) -> Iterator[tuple[str, str]]:
     locked = False
-    for name, encrypted in zip_names(archive):
+    for name, encrypted in zip_names(archive, left):
         reason = danger(name)
         if reason:
             yield "attachment_dangerous", f"{reason} in an archive: {name}"
             return
         locked = locked or encrypted
     if locked:
-        yield "attachment_encrypted", "encrypted archive"
+        yield "attachment_encrypted", "an archive that is locked, or too long to look at"
 
 
 def danger(name: str) -> str:
@@ -104,18 +107,19 @@ def program(payload: bytes) -> str:
     return ""
 
 
-def zip_names(payload: bytes) -> Iterator[tuple[str, bool]]:
+def zip_names(payload: bytes, left: Iterator[int]) -> Iterator[tuple[str, bool]]:
     """Yield names in an archive's own list, and whether each is encrypted; directories left out.
 
-    The list is read by hand (APPNOTE 4.3.12): the standard library's reader believes the list's
-    own length, and builds an object for each of a million entries.
+    Each takes one of what is `left` for the message; what is not looked at is one without a name,
+    encrypted. The list is read by hand (APPNOTE 4.3.12): the standard library's reader believes
+    the list's own length, and builds an object for each of a million entries.
     """
     end = payload.rfind(b"PK\x05\x06", max(0, len(payload) - 65_557))  # the longest comment
     if end < 0 or len(payload) < end + 22:
         return
     size = int.from_bytes(payload[end + 12 : end + 16], "little")
     at = max(0, end - size)  # from the end: something may stand before the archive
-    for _ in range(ZIP_NAMES_MAX):
+    for _ in itertools.islice(left, ZIP_NAMES_MAX):
         if payload[at : at + 4] != b"PK\x01\x02":
             return
         flags = int.from_bytes(payload[at + 8 : at + 10], "little")
@@ -124,3 +128,5 @@ def zip_names(payload: bytes) -> Iterator[tuple[str, bool]]:
         if not name.endswith(b"/"):
             yield name.decode("utf-8" if flags & 0x800 else "cp437", "replace"), bool(flags & 1)
         at += 46 + sum(lengths)
+    if payload[at : at + 4] == b"PK\x01\x02":
+        yield "", True

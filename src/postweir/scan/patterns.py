@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import re2
 
-MATCHES_MAX = 5000  # per text; a page of links has a few hundred
+MATCHES_MAX = 10_000  # per text; a page of links has a few hundred
 MEMORY_BYTES_MAX = 1 << 20  # re2 has no bound of its own on a program
 
 
