@@ -118,7 +118,7 @@ def test_twenty_thousand_hostile_messages_leave_nothing_behind():
 
     def look(count: int) -> int:
         for number in range(count):
-            panel.look_now(messages[number % len(messages)], 1.0)
+            panel.look_now(messages[number % len(messages)])
         gc.collect()
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -51,7 +51,7 @@ async def test_a_small_message_is_looked_at_here(panel):
     both = panel(Broken(), Content())
 
     assert both.may_look_now(SPAM)
-    found = both.look_now(SPAM, 1.0)
+    found = both.look_now(SPAM)
     assert {(f.scanner, f.kind) for f in found.findings} == {
         ("content", "spam"), ("broken", "unavailable"),
     }  # fmt: skip

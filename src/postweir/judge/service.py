@@ -171,7 +171,7 @@ class Service:
             self._answer(one, None, "late")
         elif one.ask.body is not None and self._panel.may_look_now(one.ask.body):
             try:
-                one.examined = self._panel.look_now(one.ask.body, self._scan_s(one))
+                one.examined = self._panel.look_now(one.ask.body)
                 self._judge(one)
             except Exception as fault:  # noqa: BLE001 - ours; it must not end all answers
                 self._failed(one, fault)

@@ -284,13 +284,20 @@ def run(path: Path) -> int:
     except settings.Wrong as wrong:
         print(wrong, file=sys.stderr)
         return 2
+    if os.geteuid() == 0 and now.data.exists() and now.data.stat().st_uid != 0:
+        owner = now.data.owner()
+        print(f"{now.data} belongs to {owner}: run `postweir up` as {owner}, not as root "
+              "(what root writes there, it could not read afterwards)", file=sys.stderr)  # fmt: skip
+        return 2
     try:
         now.run.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (now.run / "supervisor.lock").open("a")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = (now.run / "supervisor.pid").read_text().strip()
-        print(f"{now.data}: already running (process {pid}); stop it first", file=sys.stderr)
+        number = "on its way out"
+        with contextlib.suppress(OSError):
+            number = (now.run / "supervisor.pid").read_text().strip()
+        print(f"{now.data}: already running (process {number}); stop it first", file=sys.stderr)
         return 2
     except OSError as fault:
         print(f"{fault.filename}: {fault.strerror}; storage.data must be writable", file=sys.stderr)

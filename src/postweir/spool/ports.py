@@ -335,6 +335,10 @@ class Full(OSError):
     """No room: everything was rolled back, surely, and the store goes on."""
 
 
+class Away(OSError):
+    """The folder of bodies is not there now: nothing can be said of any of them, look later."""
+
+
 class Store(Protocol):
     """Where one shard keeps its rows. All calls on one thread, the writer's."""
 
@@ -377,7 +381,10 @@ class Store(Protocol):
         ...
 
     def content(self, message: str) -> Content | None:
-        """Return what leaves, verified; None when it is corrupt (then it is quarantined)."""
+        """Return what leaves, verified; None when it is corrupt (then it is quarantined).
+
+        Raises Away.
+        """
         ...
 
     def request_done(self) -> int:

@@ -1,15 +1,17 @@
 """What of a shard's file is due, pending or leaving; read on the writer's own connection."""
 
+import contextlib
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import PurePath
 from typing import Any
 
 from postweir.identity.sender import Sender
 from postweir.mail.envelope import Envelope
 from postweir.runtime.frames import from_json, json, unpack
-from postweir.spool.ports import LANES, Accept, Content, Out, Quarantine
+from postweir.spool.ports import LANES, Accept, Away, Content, Out, Quarantine
 from postweir.spool.states import domain_of, recipients_of
 from postweir.storage.spool_place import Place
 from postweir.storage.spool_schema import first, rows
@@ -115,12 +117,12 @@ class Leaving:
         row = first(
             self._db,
             "SELECT m.mail_from, b.added, b.data, m.body_file, m.size, m.digest, m.eight_bit,"
-            " m.origin, m.state FROM msg m LEFT JOIN body b ON b.id = m.id WHERE m.name = ?",
+            " m.origin FROM msg m LEFT JOIN body b ON b.id = m.id WHERE m.name = ?",
             (message,),
         )
         if row is None:
             return None
-        mail_from, added, data, name, size, digest, eight_bit, origin, _ = row
+        mail_from, added, data, name, size, digest, eight_bit, origin = row
         wrong = self._place.damage(data, name, size, digest) if added is not None else "missing"
         if wrong:
             return Quarantine(message, wrong)
@@ -137,17 +139,28 @@ class Leaving:
         )
 
     def pending(self, after: int, count_max: int) -> list[Accept]:
-        """Return messages not yet judged, oldest first; `ask` is the row, to go on after."""
+        """Return messages not yet judged, oldest first; `ask` is the row, to go on after.
+
+        Their bodies may be damaged: see `damaged`.
+        """
         found = rows(
             self._db,
             "SELECT m.id, m.name, m.origin, m.mail_from, m.helo, m.eight_bit, m.who, m.client,"
             " m.tls, b.added, b.data, m.body_file, m.size, m.digest, m.lifetime_s, m.log,"
             " m.bounces_1h_max, m.return_path, m.reason, m.authenticated, m.loops"
-            " FROM msg m INDEXED BY msg_pending JOIN body b ON b.id = m.id"
+            " FROM msg m INDEXED BY msg_pending LEFT JOIN body b ON b.id = m.id"
             " WHERE m.state = 1 AND m.id > ? ORDER BY m.id LIMIT ?",
             (after, count_max),
         )
         return [self._pending_one(row) for row in found]
+
+    def damaged(self, accept: Accept) -> Quarantine | None:
+        """Return what is wrong with the body of a message that is pending, if anything is."""
+        name = PurePath(accept.body_file).name if accept.body_file else None
+        with contextlib.suppress(Away):
+            wrong = self._place.damage(accept.body, name, accept.length, accept.check)
+            return Quarantine(accept.message, wrong) if wrong else None
+        return None
 
     def _pending_one(self, row: tuple[Any, ...]) -> Accept:
         (number, name, origin, mail_from, helo, eight_bit, who, client, tls, added, data, body_file,
@@ -161,7 +174,7 @@ class Leaving:
         return Accept(
             number, name, 0, origin,
             Envelope(mail_from, tuple(a for (a,) in open_), helo, bool(eight_bit)),
-            unpack(who, Sender), client, bool(tls), added, data,
+            unpack(who, Sender), client, bool(tls), added or b"", data,
             str(self._place.file(body_file)) if body_file else None,
             size, digest, None, reason, b"", lifetime_s,
             from_json(log, dict[str, str]), bounces_1h_max, return_path, bool(eight_bit),
