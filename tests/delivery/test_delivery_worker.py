@@ -680,7 +680,7 @@ async def test_what_no_client_may_send_harms_nobody():
 async def test_a_lifetime_ends_after_a_failed_attempt():
     """The last attempt is made, and its reply stands in the failure."""
     async with (
-        Remote({"RCPT": b"450 4.7.1 Greylisted\r\n"}) as remote,
+        Remote({"RCPT": b"450-4.7.1 Grey\r\n450 4.7.1 listed\r\n"}) as remote,
         delivering(to(remote)) as (worker, hands),
     ):
         worker.take(message("m1", "a@b.example", first=1, age_s=7201.0, lifetime_s=7200))
@@ -691,7 +691,7 @@ async def test_a_lifetime_ends_after_a_failed_attempt():
 
         assert found[1].outcome == "failed"
         assert found[1].reply.status == "4.4.7"
-        assert "450 4.7.1 Greylisted" in found[1].reply.text
+        assert "450 4.7.1 Grey listed" in found[1].reply.text
         assert "2 hours" in found[1].reply.text
         assert found[2].outcome == "deferred"
 

@@ -9,7 +9,7 @@ from postweir.judge.counters import Level
 from postweir.judge.evidence import gather, record
 from postweir.mail.message import read
 from postweir.mail.received import loop_trace
-from postweir.policy.facts import SCHEMA, total
+from postweir.policy.facts import SCHEMA, telling, total
 from postweir.runtime import frames
 from postweir.scan.finding import Finding
 from postweir.scan.panel import Examined
@@ -78,7 +78,7 @@ def test_a_message_that_could_not_be_read_has_neutral_facts():
 def test_the_record_is_enough_to_judge_again():
     """What is kept is small, and becomes all the facts again."""
     found = facts()
-    packed = record(found, [Finding("content", "spam", "x", 0.7, "1")], ["r1: no"])
+    packed = record(telling(found), [Finding("content", "spam", "x", 0.7, "1")], ["r1: no"])
 
     kept = frames.unpack(packed, dict)
     assert total(kept["facts"]) == found

@@ -55,7 +55,7 @@ def test_a_report():
     }
     words = told.get_content()
     assert "<b@far.example>" in words
-    assert "mx.far.example[192.0.2.9]:25 said: 550 5.1.1 No such user" in words
+    assert "At mx.far.example[192.0.2.9]:25: 550 5.1.1 No such user" in words
     assert "fedcba9876543210" in words
     assert returned.get_content_type() == "text/rfc822-headers"
     assert returned.get_content().split() == ["Subject:", "hi", "From:", "a@shop.example"]

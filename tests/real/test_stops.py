@@ -137,7 +137,7 @@ def test_everything_killed_at_once():
 
 def test_the_folder_of_promises_cannot_be_written():
     """A spool without room means 452 before 354, never a promise."""
-    with scene(spool={"free_bytes_min": 1 << 60}) as on:
+    with scene(spool={"free_bytes_min": 1 << 50}) as on:
         smtp = on.connect()
         smtp.mail("joe@customer.example")
         smtp.rcpt("kim@fine.example")

@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 from tests.spool.given import HOLD, REFUSE, START_US, Clock, accept, name, settle
 
-from postweir.runtime.frames import unpack
+from postweir.policy.verdict import Verdict
+from postweir.runtime.frames import pack, unpack
 from postweir.runtime.settings import Spool
 from postweir.spool.audit import audit
 from postweir.spool.ports import (
+    Away,
     Full,
+    Judged,
     MessageRow,
+    Quarantine,
     Read,
     Refusal,
     Request,
@@ -25,7 +29,7 @@ from postweir.spool.questions import answer
 from postweir.spool.states import bucket_of, lane_of
 from postweir.storage.spool_checkpoint import PAGES_WAKE
 from postweir.storage.spool_reader import SqliteReader
-from postweir.storage.spool_schema import MIGRATIONS
+from postweir.storage.spool_schema import MESSAGE_COLUMNS, MIGRATIONS
 from postweir.storage.sqlite import Fault, StorageFault, connect
 from postweir.storage.sqlite_spool import SqliteStore
 
@@ -38,6 +42,7 @@ class Faulty:
     def __init__(self, real) -> None:
         self._real = real
         self.fail_on = ""  # a statement that begins so raises
+        self.fail_at = -1  # so many statements from now one raises
         self.result = 0
 
     def __getattr__(self, called):
@@ -52,6 +57,12 @@ class Faulty:
         return self._real.executemany(sql, *values)
 
     def _look(self, sql):
+        if self.fail_at >= 0:
+            self.fail_at -= 1
+            if self.fail_at < 0:
+                fault = Fault(f"planted at {sql}")
+                fault.result = self.result
+                raise fault
         if self.fail_on and sql.startswith(self.fail_on):
             fault = Fault(f"planted in {self.fail_on}")
             fault.result = self.result
@@ -79,9 +90,13 @@ class Here:
 
     def again(self) -> None:
         """End as a crash does, but for the file handles, and open anew."""
+        self.crash()
+        self.open()
+
+    def crash(self) -> None:
         self.store._checkpoint.close()
         self.faulty._real.close()
-        self.open()
+        self.store._place.close()
 
     def body_file(self, text: bytes = b"Subject: large\r\n\r\nbody\r\n", file: str = "f1"):
         (self.folder / "bodies-1" / file).write_bytes(text)
@@ -107,8 +122,7 @@ def here(tmp_path):
     one = Here(tmp_path)
     yield one
     one.faulty.fail_on = ""
-    one.store._checkpoint.close()
-    one.faulty._real.close()
+    one.crash()
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "INSERT INTO msg", "INSERT INTO step", "COMMIT"])
@@ -265,9 +279,13 @@ def test_the_sweep_removes_only_what_no_row_names(here):
 def test_a_newer_schema_is_refused(here):
     """With a sentence that says what to do."""
     here.raw(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    here.crash()
 
-    with pytest.raises(StorageFault, match="newer than this Postweir"):
-        SqliteStore(here.folder / "shard-1.db", here.folder / "bodies-1")
+    for _ in range(2):  # and the lock is let go
+        with pytest.raises(StorageFault, match="newer than this Postweir"):
+            SqliteStore(here.folder / "shard-1.db", here.folder / "bodies-1")
+    connect(here.folder / "shard-1.db").execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    here.open()
 
 
 def test_migrations_are_done_once(here):
@@ -286,17 +304,289 @@ def test_it_is_synced_at_each_commit(here):
     assert {k: here.raw(f"PRAGMA {k}")[0][0] for k in pragmas} == pragmas
 
 
-def test_a_file_that_was_moved_away_is_noticed(here):
-    """What we promised would stand where nobody looks."""
-    assert here.store.room()[0] > 0
+def spoil_file(here):
+    """Another file stands where ours was."""
     path = here.folder / "shard-1.db"
     path.rename(here.folder / "elsewhere.db")
-    with pytest.raises(StorageFault):
-        here.store.room()
     path.write_bytes(b"")
-    with pytest.raises(StorageFault, match="another file"):
-        here.store.room()
+    yield
     (here.folder / "elsewhere.db").rename(path)
+
+
+def spoil_folder(here):
+    """All of it was moved away."""
+    away = here.folder.with_name("away")
+    here.folder.rename(away)
+    yield
+    away.rename(here.folder)
+
+
+def spoil_bodies(here):
+    """The folder of bodies was removed."""
+    (here.folder / "bodies-1").rmdir()
+    yield
+    (here.folder / "bodies-1").mkdir()
+
+
+def spoil_bodies_by_a_file(here):
+    """A file has its name; root sees this too."""
+    (here.folder / "bodies-1").rmdir()
+    (here.folder / "bodies-1").write_bytes(b"")
+    yield
+    (here.folder / "bodies-1").unlink()
+    (here.folder / "bodies-1").mkdir()
+
+
+@pytest.mark.parametrize("spoil", [spoil_file, spoil_folder, spoil_bodies, spoil_bodies_by_a_file])
+def test_a_place_that_was_spoilt_is_seen_and_heals(here, spoil):
+    """What we promised would stand where nobody looks; what we have goes on being delivered."""
+    (done,) = here.store.commit([accept(1)])
+
+    assert here.store.room()[0] > 0
+    assert here.store.room()[1] == ""
+    healing = spoil(here)
+    next(healing)
+    assert here.store.room()[1] == "unwritable"
+    here.store.commit([settle(done.number << 10)])
+    next(healing, None)
+    assert here.store.room()[1] == ""
+    here.again()
+    assert here.store.queued() == 0
+
+
+def test_a_file_has_one_owner(here):
+    """A second process is turned away: what it said of the first one's commits would not last."""
+    with pytest.raises(StorageFault, match="another process owns it"):
+        SqliteStore(here.folder / "shard-1.db", here.folder / "bodies-1")
+
+
+def test_a_folder_that_is_away_damages_no_message(here):
+    """Nothing is quarantined because a folder was moved for a moment."""
+    here.store.commit([accept(1, **here.body_file()), accept(2, verdict=None)])
+    bodies, away = here.folder / "bodies-1", here.folder / "away"
+    bodies.rename(away)
+
+    with pytest.raises(Away):
+        here.store.content(name(1))
+    (done,) = here.store.commit([accept(3, **{**here_file, "body_file": "f2"})])
+    assert done.reason == "failed"
+    assert len(here.store.pending(0, 10)) == 1
+    away.rename(bodies)
+    assert here.store.content(name(1)) is not None
+
+
+here_file = {"body": None, "length": 3, "check": b"0" * 16}
+
+
+def test_a_pending_message_without_its_body_is_held(here):
+    """It can never be judged: an operator hears of it, instead of it waiting for ever."""
+    here.store.commit([accept(n, verdict=None) for n in (1, 2, 3)])
+    here.raw("DELETE FROM body WHERE id = 1")
+    here.raw("UPDATE body SET data = zeroblob(length(data)) WHERE id = 2")
+
+    assert [a.message for a in here.store.pending(0, 10)] == [name(3)]
+    reader = here.reader()
+    assert [reader.message(name(n)).state for n in (1, 2, 3)] == ["held", "held", "pending"]
+    reader.close()
+    assert here.residual() == 0
+
+
+def test_pending_mail_keeps_what_the_judge_was_told(here):
+    """So that it is told the same again."""
+    here.store.commit([accept(1, verdict=None, authenticated=False, loops=2)])
+    here.again()
+
+    (found,) = here.store.pending(0, 10)
+    assert (found.authenticated, found.loops) == (False, 2)
+
+
+def test_suspended_mail_hides_nobody_behind_it(here):
+    """A lane that begins with more suspended rows than one look takes: the rest is found."""
+    here.store.commit([accept(n, "a@stopped.example", "b@far.example") for n in range(1, 31)])
+    here.raw("UPDATE rcpt SET bucket = ?", FAR)
+    here.store.commit([Request(1, "suspend", "domain=stopped.example", "", "", 0)])
+
+    found = here.store.due(FAR, LANE, START_US, frozenset(), 10)
+    assert {out.address for out in found} == {"b@far.example"}
+    assert len(found) == 10
+
+
+def test_a_look_that_meets_too_many_suspended_is_gone_on_with(here, monkeypatch):
+    """It ends early, says so, and the next one finds what is behind them."""
+    monkeypatch.setattr("postweir.storage.spool_leaving.LOOK_ROWS_MAX", 10)
+    here.store.commit([accept(n, "a@stopped.example") for n in range(1, 31)])
+    here.store.commit([accept(99, "b@far.example")])
+    here.raw("UPDATE rcpt SET bucket = ?", FAR)
+    here.store.commit([Request(1, "suspend", "domain=stopped.example", "", "", 0)])
+    found = []
+    while not found:
+        found = here.store.due(FAR, LANE, START_US, frozenset(), 5)
+        assert found or here.store.unparked() == [(FAR, LANE, START_US)]
+
+    assert [out.address for out in found] == ["b@far.example"]
+
+
+def test_the_first_schema_is_brought_to_this_one(tmp_path):
+    """With what is in it."""
+    old = connect(tmp_path / "shard-1.db")
+    old.execute(MIGRATIONS[0])
+    old.execute("PRAGMA user_version = 1")
+    a, columns = accept(1, verdict=None), ", ".join(MESSAGE_COLUMNS[:-2])
+    old.execute(
+        f"INSERT INTO msg ({columns}) VALUES ({', '.join('?' * 24)})",
+        (1, a.message, 5, 5, 1, "smtp", "acme", a.sender.key, pack(a.sender), "", "", 0, "", 0,
+         None, "", "late", a.length, a.check, None, 9, b"{}", 0, ""),
+    )  # fmt: skip
+    old.execute("INSERT INTO body VALUES (1, x'', ?)", (a.body,))
+    old.execute("INSERT INTO rcpt VALUES (1024, 'ann@far.example', 0, 0, 0, 2, 5, 0, '')")
+    old.execute("INSERT INTO counter (account, accepted) VALUES ('acme', 1)")
+    old.close()
+    store = SqliteStore(tmp_path / "shard-1.db", tmp_path / "bodies-1")
+
+    (found,) = store.pending(0, 10)
+    assert (found.message, found.authenticated, found.loops) == (name(1), True, 0)
+    store.close()
+
+
+def test_nothing_grows_old_while_the_clock_was_just_set(here):
+    """A step forward would end every hold, and forget the journal."""
+    here.store.commit([accept(1, verdict=HOLD)])
+    here.clock.move(40 * 86400)
+    here.store._stepped = lambda: True
+    upkeep(here)
+    reader = here.reader()
+
+    assert reader.message(name(1)).state == "held"
+    here.store._stepped = lambda: False
+    upkeep(here)
+    assert reader.message(name(1)) is None or reader.message(name(1)).state == "settled"
+    reader.close()
+
+
+def test_a_step_of_the_clock_changes_no_age_but_the_due_times(here):
+    """Forward, mail is tried early; back, late; nothing ends."""
+    (done,) = here.store.commit([accept(1)])
+    here.store.commit([settle(done.number << 10, "deferred", retry_in_s=60.0)])
+    here.clock.move(49 * 3600)
+
+    assert len(here.store.due(FAR, LANE, here.clock.us, frozenset(), 10)) == 1
+    here.clock.move(-98 * 3600)
+    assert here.store.due(FAR, LANE, here.clock.us, frozenset(), 10) == []
+    upkeep(here)
+    assert here.store.queued() == 1
+
+
+def test_old_messages_with_many_recipients_go_in_pieces(here, monkeypatch):
+    """No accept waits for the deletion of half a million rows."""
+    monkeypatch.setattr("postweir.storage.spool_upkeep.BATCH_ROWS", 20)
+    many = [f"r{n}@far.example" for n in range(15)]
+    for n in range(1, 7):
+        (done,) = here.store.commit([accept(n, *many)])
+        here.store.commit([settle((done.number << 10) + i) for i in range(15)])
+    here.clock.move(36 * 86400)
+    pieces, before = 0, here.raw("SELECT count(*) FROM rcpt")[0][0]
+    while here.store.upkeep():
+        now = here.raw("SELECT count(*) FROM rcpt")[0][0]
+        assert before - now <= 20 + 15
+        pieces, before = pieces + 1, now
+
+    assert pieces > 3
+    assert here.raw("SELECT count(*) FROM msg") == [(0,)]
+    assert here.raw("SELECT count(*) FROM rcpt") == [(0,)]
+
+
+def test_many_holds_expire_in_pieces(here, monkeypatch):
+    """All of them, and the ledger closes."""
+    monkeypatch.setattr("postweir.storage.spool_upkeep.BATCH_ROWS", 20)
+    many = [f"r{n}@far.example" for n in range(15)]
+    here.store.commit([accept(n, *many, verdict=HOLD) for n in range(1, 8)])
+    here.clock.move(15 * 86400)
+    assert here.store.upkeep()
+    assert 0 < here.store.queued() < 7 * 15
+    upkeep(here)
+
+    assert here.store.queued() == 0
+    assert here.residual() == 0
+
+
+def test_a_bounce_of_a_damaged_message_is_made_of_what_is_left(here):
+    """Its body row is gone, or its file: the sender is told all the same, in the same commit."""
+    first, second = here.store.commit([accept(1), accept(2, **here.body_file())])
+    here.raw("DELETE FROM body WHERE id = ?", first.number)
+    (here.folder / "bodies-1" / "f1").unlink()
+    answers = here.store.commit(
+        [settle(d.number << 10, "failed") for d in (first, second)]
+    )  # fmt: skip
+
+    assert [a.noted for a in answers] == [("bounced", "bounce_sent")] * 2
+    for answer in answers:
+        ((bucket, lane, _),) = answer.due
+        (out, *_) = here.store.due(bucket, lane, START_US, frozenset(), 10)
+        assert b"ann@far.example" in here.store.content(out.message).body
+    assert here.residual() == 0
+
+
+def test_the_checkpoints_fault_ends_the_store(here):
+    """A disk that fails the thread is no better for the writer; the commit stands."""
+    here.store._checkpoint._fault = Fault("planted")
+
+    with pytest.raises(StorageFault):
+        here.store.commit([accept(1)])
+    here.again()
+    assert here.store.queued() == 1
+
+
+def test_no_room_for_a_checkpoint_is_survived(here):
+    """The commit stands in the log; the file grows when there is room again."""
+    here.faulty.fail_on, here.faulty.result = "PRAGMA wal_checkpoint", 13
+    here.store._checkpoint._tidy = True
+    (done,) = here.store.commit([accept(1)])
+
+    assert done.number == 1
+    assert here.store.queued() == 1
+
+
+@pytest.mark.parametrize("result", [13, 10])
+@pytest.mark.parametrize("at", range(24))
+def test_a_fault_at_any_statement(here, at, result):
+    """A commit of everything there is: without room all of it is undone, else the store ends."""
+    before = mixed_before(here)
+    here.faulty.fail_at, here.faulty.result = at, result
+    try:
+        here.store.commit(mixed())
+        fault = None
+    except OSError as raised:
+        fault = raised
+    reached, here.faulty.fail_at = here.faulty.fail_at < 0, -1
+
+    assert (fault is not None) == reached
+    if result == 10 and reached:
+        assert not isinstance(fault, Full)
+        here.again()
+    if reached:
+        assert isinstance(fault, StorageFault | Full)
+        assert here.raw("SELECT id, state, tries FROM rcpt ORDER BY id") == before
+        here.store.commit(mixed())  # and now it works, all of it
+    assert here.residual() == 0
+    assert [r[0] for r in here.raw("SELECT state FROM rcpt ORDER BY id")][:5] == [1, 2, 0, 4, 0]
+    assert here.store.request_done() == 1
+
+
+def mixed_before(here):
+    here.store.commit([accept(n) for n in range(1, 5)] + [accept(5, verdict=None)])
+    return here.raw("SELECT id, state, tries FROM rcpt ORDER BY id")
+
+
+def mixed():
+    """Return changes of every kind: 1 delivered, 2 bounced, 3 deferred, 4 dropped, 5 judged."""
+    a = accept(1)
+    reply = settle(1, "failed").reply
+    return [
+        accept(6), settle(1 << 10), settle(2 << 10, "failed"), settle(3 << 10, "deferred"),
+        Refusal(name(7), 0, "data", a.sender, a.envelope, "", reply, REFUSE, b""),
+        Request(1, "drop", name(4), "", "", 0), Judged(name(5), Verdict("accept"), b"f"),
+        Quarantine(name(6), "check"),
+    ]  # fmt: skip
 
 
 def test_the_record_grows_old_and_goes(here):
@@ -335,7 +625,7 @@ def test_the_log_is_kept_short(here):
 
 def test_a_wide_request_is_done_in_pieces(here, monkeypatch):
     """So that no accept waits for it; its number counts as done with the last piece."""
-    monkeypatch.setattr("postweir.storage.spool_batch.SCOPE_ROWS_MAX", 10)
+    monkeypatch.setattr("postweir.storage.spool_decided.SCOPE_ROWS_MAX", 10)
     here.store.commit([accept(n) for n in range(1, 26)])
     wish = Request(1, "drop", "account=acme", "", "operator", 0)
     answers = []

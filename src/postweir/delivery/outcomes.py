@@ -46,7 +46,8 @@ def expired(last: Reply, lifetime_s: int) -> Reply:
     """Return what is told when the lifetime is over: RFC 3463 4.4.7, with the last reply."""
     hours = lifetime_s / 3600
     told = f"{hours:.0f} hours" if hours >= 1 else f"{lifetime_s} seconds"
-    return short(Reply(451, "4.4.7", f"Not delivered within {told}; the last answer was: {last}"))
+    words = f"Not delivered within {told}; the last answer was: {short(last)}"
+    return short(Reply(451, "4.4.7", words))
 
 
 def short(reply: Reply) -> Reply:

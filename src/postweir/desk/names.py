@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 from postweir.desk.ports import Misused
+from postweir.identity.attribution import normal
 from postweir.identity.sender import ACCOUNT_NAME_BYTES_MAX, IDENTITY_BYTES_MAX
 from postweir.mail.envelope import is_message_id
 
@@ -35,7 +36,7 @@ def sender_key(text: str) -> str:
     account_name(account)
     if type_ not in TYPES:
         raise Misused(f"{type_!r} is no type of sender{meant(type_, TYPES)}")
-    return text
+    return f"{account}|{type_}|{normal(identity)}"
 
 
 def message_id(text: str) -> str:

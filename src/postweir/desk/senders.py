@@ -18,7 +18,7 @@ class Shown(Struct, frozen=True):
 
 def decide(office: Office, key: str, state: str, reason: str) -> Shown:
     """Stop a sender or allow it. Raises Missing (its account), Misused."""
-    names.sender_key(key)
+    key = names.sender_key(key)
     if state == "stopped" and not reason:
         raise Misused("say why with --reason TEXT: whoever is asked about it will want to know")
     accounts.find(accounts.known(office.tables), key.partition("|")[0])
@@ -29,7 +29,7 @@ def decide(office: Office, key: str, state: str, reason: str) -> Shown:
 
 def show(office: Office, key: str) -> Shown:
     """Return what was decided about one sender."""
-    names.sender_key(key)
+    key = names.sender_key(key)
     record = accounts.known(office.tables).senders.get(key)
     return _shown(record) if record else Shown(key, "")
 

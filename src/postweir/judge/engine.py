@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from postweir.judge.workers import AT_FAULT, Evaluation, Worker, start
 from postweir.policy.bundle import Bundle
 from postweir.policy.evaluation import Evaluated, Loaded
-from postweir.policy.facts import Facts, telling
+from postweir.policy.facts import Facts
 from postweir.runtime.log import Log
 
 # -P: what lies in the current folder is no code of ours.
@@ -105,10 +105,13 @@ class Engine:
     def submit(
         self, message: str, facts: Facts, wait_s: float
     ) -> "asyncio.Future[Evaluated | None]":
-        """Have the promoted policy look at these facts; None within `wait_s` when it cannot."""
+        """Have the promoted policy look at these facts; None within `wait_s` when it cannot.
+
+        Facts that are left out are neutral.
+        """
         answer: asyncio.Future[Evaluated | None] = self._loop.create_future()
         self._numbers += 1
-        evaluation = Evaluation(self._numbers, message, telling(facts), answer)
+        evaluation = Evaluation(self._numbers, message, facts, answer)
         if self._active is None and self._spare is None and self._ready.is_set():
             evaluation.settle(None)  # none lives; one that comes back soon is for those after
             return answer

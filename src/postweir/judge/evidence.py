@@ -8,7 +8,7 @@ from postweir.judge.ports import Ask
 from postweir.mail.address import domain_of
 from postweir.mail.message import Message
 from postweir.mail.received import loops
-from postweir.policy.facts import NUMBER_MAX, SCHEMA_HASH, Facts, telling, total
+from postweir.policy.facts import NUMBER_MAX, SCHEMA_HASH, Facts, total
 from postweir.policy.verdict import Fact
 from postweir.runtime import frames
 from postweir.scan.finding import Finding
@@ -44,12 +44,12 @@ def gather(
     return total(facts)
 
 
-def record(facts: Facts, findings: Sequence[Finding], errors: Sequence[str]) -> bytes:
-    """Return what the verdict can be repeated from: the facts that say something, packed.
+def record(telling: Facts, findings: Sequence[Finding], errors: Sequence[str]) -> bytes:
+    """Return what the verdict can be repeated from, packed: the facts that say something.
 
     Those left out were neutral in the schema that is named.
     """
-    kept: dict[str, object] = {"schema": SCHEMA_HASH, "facts": telling(facts)}
+    kept: dict[str, object] = {"schema": SCHEMA_HASH, "facts": telling}
     kept["findings"] = list(findings)
     if errors:
         kept["errors"] = list(errors)

@@ -20,7 +20,7 @@ from postweir.judge.fair import Fair
 from postweir.judge.meters import Meters
 from postweir.judge.ports import Alive, Answer, Ask, JudgeFrame, Uncount, UsageFeed
 from postweir.policy.evaluation import Evaluated
-from postweir.policy.facts import Facts
+from postweir.policy.facts import Facts, telling
 from postweir.policy.verdict import Verdict
 from postweir.runtime import clock, link
 from postweir.runtime.link import Link
@@ -52,20 +52,21 @@ class Evaluator(Protocol):
     def submit(
         self, message: str, facts: Facts, wait_s: float
     ) -> "asyncio.Future[Evaluated | None]":
-        """Have it evaluated; None within `wait_s` when that cannot be."""
+        """Have it evaluated, by its telling facts; None within `wait_s` when that cannot be."""
         ...
 
 
 class _Open:
     """One ask that has no answer yet."""
 
-    __slots__ = ("ask", "began", "bytes", "examined", "facts", "link", "repeat")
+    __slots__ = ("ask", "began", "bytes", "examined", "facts", "link", "repeat", "telling")
 
     def __init__(self, to: Link, ask: Ask, began: float) -> None:
         self.link, self.ask, self.began = to, ask, began
         self.bytes = len(ask.body) if ask.body is not None else 0
         self.examined = Examined()
         self.facts: Facts = {}
+        self.telling: Facts = {}  # those of them that are not neutral
         self.repeat = False
 
     @property
@@ -221,9 +222,10 @@ class Service:
             known=self.usage_known,
             hostname=self._hostname,
         )
+        one.telling = telling(one.facts)
         if self._evaluator.poison(ask.message):
             return self._conclude(one, None)
-        answer = self._evaluator.submit(ask.message, one.facts, left_s)
+        answer = self._evaluator.submit(ask.message, one.telling, left_s)
         answer.add_done_callback(lambda future: self._evaluated(one, future))
         return None
 
@@ -255,7 +257,7 @@ class Service:
         errors = evaluated.errors if evaluated is not None else []
         if evaluated is not None and self._meters is not None:
             self._meters.evaluated(evaluated.took_us / 1e6, len(errors))
-        facts = evidence.record(one.facts, one.examined.findings, errors)
+        facts = evidence.record(one.telling, one.examined.findings, errors)
         self._answer(one, verdict, reason, facts)
 
     @staticmethod

@@ -81,7 +81,8 @@ def _told(hostname: str, original_id: str, failures: Sequence[Failure]) -> str:
         "",
     ]
     for failure in failures:
-        where = f"{_line(failure.peer)} said" if failure.peer else "No server was reached"
+        # Not "said": the words are ours where its silence or its limits decided.
+        where = f"At {_line(failure.peer)}" if failure.peer else "No server was reached"
         lines += [f"<{_line(failure.address)}>", f"    {where}: {_words(failure.reply)}", ""]
     lines.append(f"If you ask us about it, name the message: {tamed(original_id)}")
     return _lines(lines)

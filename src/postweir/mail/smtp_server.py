@@ -206,9 +206,6 @@ class ServerSession:
     def _move(self, event: Event, reply: Reply) -> None:
         """Go where this reply to this event leads."""
         match event:
-            case Rcpt():
-                self._tried = True
-                self.state = self._next if reply.code < 400 else self.state
             case Data():
                 if reply.code == 354:
                     self.state = State.DATA
@@ -306,6 +303,7 @@ class ServerSession:
         if verb in ("AUTH", "STARTTLS") and (refusal := self._unavailable(verb)):
             return refusal
         self._next = after
+        self._tried = self._tried or verb == "RCPT"
         return read_command(verb, argument, self.offers)
 
     def _read_answer(self, line: str) -> Event:

@@ -112,6 +112,8 @@ def bounded(name: str, value: Fact) -> Fact:
     kind = _KIND_OF.get(name)
     assert kind is not None, f"{name} is not declared"
     assert type(value) is kind, f"{name} is a {type(value).__name__}"
+    if kind is bool or kind is float:
+        return value
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, list):
@@ -123,5 +125,5 @@ def bounded(name: str, value: Fact) -> Fact:
 
 def _text(value: str) -> str:
     """Return text the engine can take: bounded, and no half of a surrogate pair."""
-    cut = value[:TEXT_CHARS_MAX]
+    cut = value if len(value) <= TEXT_CHARS_MAX else value[:TEXT_CHARS_MAX]
     return cut if cut.isascii() else cut.encode("utf-8", "replace").decode()

@@ -34,6 +34,7 @@ AT_MOST = {
 # number that no clock can wait for.
 UNIT_MOST = {"_s": 30 * 86_400, "_ms": 3_600_000, "_days": 36_500, "_hours": 876_000}
 NUMBER_MOST = 2**53  # exact in every language that reads our JSON
+HELP_URL_MAX = 150  # a reply line has 512 bytes, RFC 5321 4.5.3.1.5
 HOSTNAMES = ("edge.hostname", "delivery.hostname")
 _HOSTNAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.[]:")
 ADDRESSES = ("edge.listen", "edge.listen_tls", "metrics.listen", "web.listen", "status.listen")
@@ -47,6 +48,8 @@ def wrong(key: str, value: object) -> tuple[str, str] | None:
         return _wrong_number(key, typing.cast(float, value))
     if key in HOSTNAMES and not _HOSTNAME.issuperset(typing.cast(str, value)):
         return f"is {value!r}", "write a host name, such as relay.example.net"
+    if key == "edge.help_url" and len(typing.cast(str, value)) > HELP_URL_MAX:
+        return "is too long", f"use at most {HELP_URL_MAX} characters: it is part of one reply line"
     if key in ("edge.hostname", "storage.data") and not value:
         return "is empty", "give it a value, or leave the key out"
     if key in CHOICES and value not in CHOICES[key]:

@@ -39,7 +39,7 @@ class Links:
 
     def __init__(self, path: str, log: Log) -> None:
         self._log = log
-        self._patterns = url_hosts()
+        self._pattern = url_hosts()
         self._set: HostSet | None = None
         self._path = path
 
@@ -88,8 +88,8 @@ class Links:
 
     def _links(self, message: Message) -> Iterator[bytes]:
         for text in _texts(message):
-            for pattern in self._patterns:
-                yield from pattern.firsts(text)
+            for raw in self._pattern.firsts(text):
+                yield raw[:HOST_BYTES_MAX]
 
 
 def read_hosts(path: Path) -> HostSet:

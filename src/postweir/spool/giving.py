@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from postweir.runtime import clock
 from postweir.runtime.link import Link
 from postweir.runtime.log import Log
-from postweir.spool.leaving import damage_of_file, read_lane
+from postweir.spool.leaving import AWAY_US, Found, damage_of_file, read_lane
 from postweir.spool.ports import Content, Out, Quarantine
 from postweir.spool.shard import Fetch, Outgoing
 from postweir.spool.writer import RoomyStore, Writer
@@ -70,8 +70,10 @@ class Giving:
             )
 
     def _fetch(self, fetch: Fetch, known: set[int]) -> None:
-        def then(found: tuple[list[tuple[Out, Content]], int | None]) -> None:
-            self._outgoing.fetched(fetch, *found, self._loop.time())
+        def then(found: Found) -> None:
+            for message in found.corrupt:
+                self._log.error("spool.corrupt", message=message)
+            self._outgoing.fetched(fetch, found.leaving, found.next_us, self._loop.time())
             self.soon()
 
         self._writer.call(lambda store: read_lane(store, fetch, known), then)
@@ -82,10 +84,13 @@ class Giving:
         def then(done: "asyncio.Future[str]") -> None:
             if done.cancelled():
                 return
-            wrong = "missing" if done.exception() else done.result()
-            self._outgoing.checked(content.message, good=not wrong)
-            if wrong:
+            if done.exception() is not None:
+                self._outgoing.checked(content.message, again_us=clock.wall_us() + AWAY_US)
+            elif wrong := done.result():
+                self._outgoing.checked(content.message, good=False)
                 self._writer.put([(Quarantine(content.message, wrong), None)])
+            else:
+                self._outgoing.checked(content.message, good=True)
             self.soon()
 
         job.add_done_callback(then)

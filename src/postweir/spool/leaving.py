@@ -1,20 +1,24 @@
 """From a row or an accept to what leaves: read, built and checked, each a function by itself."""
 
+import contextlib
+import errno
 import hashlib
 import os
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 
 from postweir.mail.envelope import RECIPIENTS_MAX, is_message_id
-from postweir.spool.ports import Accept, Content, Done, Out
+from postweir.spool.ports import Accept, Away, Content, Done, Out
 from postweir.spool.shard import Fetch
 from postweir.spool.states import bucket_of, domain_of, lane_of, recipients_of
 from postweir.spool.writer import RoomyStore
 
 ORPHAN_AGE_S = 600.0  # the longest transaction: a younger file may still be named by an accept
 ORPHANS_MAX = 1000
+AWAY_US = 1_000_000  # until a folder of bodies that is not there is looked for again
 
 
 def outs_of(
@@ -56,39 +60,68 @@ def outs_of(
     return outs, content
 
 
-def read_lane(
-    store: RoomyStore, fetch: Fetch, known: AbstractSet[int]
-) -> tuple[list[tuple[Out, Content]], int | None]:
-    """On the writer's thread: what is due in one lane, and when to look there again."""
+@dataclass(slots=True)
+class Found:
+    """What one look at a lane has found, and when to look there again."""
+
+    leaving: list[tuple[Out, Content]]
+    next_us: int | None
+    corrupt: list[str]  # messages whose bodies are not what was accepted: they are held now
+
+
+def read_lane(store: RoomyStore, fetch: Fetch, known: AbstractSet[int]) -> Found:
+    """On the writer's thread: what is due in one lane."""
     outs = store.due(fetch.bucket, fetch.lane, fetch.until_us, known, fetch.count_max)
-    contents = {message: store.content(message) for message in {out.message for out in outs}}
-    found = [(out, content) for out in outs if (content := contents[out.message]) is not None]
+    found = Found([], None, [])
+    try:
+        contents = {message: store.content(message) for message in {out.message for out in outs}}
+    except Away:
+        found.next_us = fetch.until_us + AWAY_US
+        return found
+    for out in outs:
+        content = contents[out.message]
+        if content is not None:
+            found.leaving.append((out, content))
+    found.corrupt = [message for message, content in contents.items() if content is None]
     if len(outs) >= fetch.count_max:
-        return found, fetch.until_us
-    return found, store.next_due(fetch.bucket, fetch.lane, fetch.until_us)
+        found.next_us = fetch.until_us
+    else:
+        found.next_us = store.next_due(fetch.bucket, fetch.lane, fetch.until_us)
+    return found
 
 
 def damage_of_file(content: Content) -> str:
-    """Return what is wrong with a body file, or "". Reads all of it."""
+    """Return what is wrong with a body file, or "". Reads all of it. Raises OSError: look later."""
     digest, length = hashlib.blake2b(digest_size=16), 0
+    path = Path(content.body_file or "")
     try:
-        with Path(content.body_file or "").open("rb") as file:
+        with path.open("rb") as file:
             while piece := file.read(1024 * 1024):
                 digest.update(piece)
                 length += len(piece)
-    except OSError:
-        return "missing"
+    except OSError as fault:
+        if fault.errno == errno.EIO:
+            return "unreadable"
+        if isinstance(fault, FileNotFoundError) and path.parent.is_dir():
+            return "missing"
+        raise  # the folder is away, or this process has no descriptor left
     if length != content.length:
         return "length"
     return "" if digest.digest() == content.check else "check"
 
 
 def orphans(bodies: Path) -> list[str]:
-    """Return the names of files that are older than any transaction may be."""
+    """Return the names of files that are older than any transaction may be. Raises OSError."""
     before_s = time.time() - ORPHAN_AGE_S
+    old: list[str] = []
     with os.scandir(bodies) as entries:
-        old = [e.name for e in entries if e.is_file() and e.stat().st_mtime < before_s]
-    return old[:ORPHANS_MAX]
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # settled meanwhile
+                if entry.is_file() and entry.stat().st_mtime < before_s:
+                    old.append(entry.name)
+            if len(old) >= ORPHANS_MAX:
+                break
+    return old
 
 
 def forget_file(name: str) -> Callable[[RoomyStore], bool]:

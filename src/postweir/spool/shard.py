@@ -186,14 +186,19 @@ class Outgoing:
         if next_due_us is not None:
             self.mark(fetch.bucket, fetch.lane, next_due_us)
 
-    def checked(self, message: str, *, good: bool) -> None:
-        """A body file was read: let its recipients go, or drop them (it will be quarantined)."""
+    def checked(self, message: str, *, good: bool = False, again_us: int | None = None) -> None:
+        """A body file was read: let its recipients go, or drop them (it will be quarantined).
+
+        With `again_us` nobody could read it now: look again then.
+        """
         for ready in self._checking.pop(message, ()):
             if self._ready.get(ready.out.recipient) is ready:
                 if good:
                     self._line_up(ready)
-                else:
-                    self._drop_ready(ready.out.recipient)
+                    continue
+                self._drop_ready(ready.out.recipient)
+                if again_us is not None:
+                    self.mark(ready.bucket, ready.lane, again_us)
 
     def forget(self, recipients: Iterable[int]) -> None:
         """These are not queued to leave any more (or are read again): what is ready goes."""

@@ -28,7 +28,9 @@ class Place:
         self._path, self._bodies = path, bodies
         self._inode = (0, 0)
         # What a new process says of its predecessor's commits is final only when that one is gone.
-        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(
+            path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as fault:

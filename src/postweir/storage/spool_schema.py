@@ -88,7 +88,18 @@ MIGRATIONS = (
     CREATE TABLE pause (scope TEXT PRIMARY KEY, until_us INTEGER, number INTEGER NOT NULL);
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
     """,
+    # What the judge was told besides, so that it is told the same about pending mail.
+    """
+    ALTER TABLE msg ADD COLUMN authenticated INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE msg ADD COLUMN loops INTEGER NOT NULL DEFAULT 0;
+    """,
 )
+MESSAGE_COLUMNS = (
+    "id", "name", "accepted_at", "changed_at", "state", "origin", "account", "sender", "who",
+    "mail_from", "helo", "eight_bit", "client", "tls", "verdict", "policy", "reason", "size",
+    "digest", "body_file", "lifetime_s", "log", "bounces_1h_max", "return_path", "authenticated",
+    "loops",
+)  # fmt: skip
 
 
 def migrate(connection: Connection) -> None:

@@ -5,13 +5,15 @@ Small batches, when the writer has nothing else to do, so that no accept waits f
 
 from postweir.runtime.settings import Spool
 from postweir.spool.states import domain_of, recipients_of
-from postweir.storage.spool_batch import DAY_US, Batch
+from postweir.storage.spool_decided import Decided
 from postweir.storage.spool_schema import WAITS_NOT, first, rows
 from postweir.storage.spool_values import Numbers, Pauses
 from postweir.storage.sqlite import Connection
 
 BATCH_ROWS = 500  # a few milliseconds of the writer
+HOLDS_MAX = 50  # that expire in one piece, if they have few recipients
 HOUR_US = 3600 * 1_000_000
+DAY_US = 24 * HOUR_US
 
 
 class Upkeep:
@@ -25,9 +27,9 @@ class Upkeep:
         self._messages_at = 0  # rows up to here were looked at in this round
         self._rounds_at_us = 0
 
-    def work(self, batch: Batch, pauses: Pauses, settings: Spool, now_us: int) -> bool:
+    def work(self, decided: Decided, pauses: Pauses, settings: Spool, now_us: int) -> bool:
         """Do one piece; True when more is left."""
-        held = self._expire_holds(batch, settings, now_us)
+        held = self._expire_holds(decided, settings, now_us)
         paused = self._unpark(pauses, now_us)
         journal_us = now_us - settings.journal_days * DAY_US
         facts = self._forget("facts", now_us - settings.facts_hours * HOUR_US)
@@ -36,15 +38,18 @@ class Upkeep:
         messages = self._forget_messages(journal_us, now_us)
         return held or paused or facts or steps or refusals or messages
 
-    def _expire_holds(self, batch: Batch, settings: Spool, now_us: int) -> bool:
+    def _expire_holds(self, decided: Decided, settings: Spool, now_us: int) -> bool:
         found = rows(
             self._db,
-            "SELECT id FROM msg WHERE state = 2 AND changed_at < ? ORDER BY changed_at LIMIT 50",
-            (now_us - settings.hold_days * DAY_US,),
+            "SELECT id FROM msg WHERE state = 2 AND changed_at < ? ORDER BY changed_at LIMIT ?",
+            (now_us - settings.hold_days * DAY_US, HOLDS_MAX),
         )
-        for (message,) in found:
-            batch.expire_hold(message, settings.hold_days)
-        return len(found) == 50
+        ended = 0
+        for n, (message,) in enumerate(found, 1):
+            ended += decided.expire_hold(message, settings.hold_days)
+            if ended >= BATCH_ROWS:
+                return n < len(found) or len(found) == HOLDS_MAX
+        return len(found) == HOLDS_MAX
 
     def _unpark(self, pauses: Pauses, now_us: int) -> bool:
         """Let go what no suspension holds any more."""
@@ -86,25 +91,36 @@ class Upkeep:
 
     def _forget_messages(self, before_us: int, now_us: int) -> bool:
         """Delete settled messages that are old; what is still ours stays, however old."""
-        if self._messages_at == 0 and now_us - self._rounds_at_us < HOUR_US:
+        if self._messages_at == 0 and abs(now_us - self._rounds_at_us) < HOUR_US:
             return False
         found = rows(
             self._db,
             "SELECT id, accepted_at, state FROM msg WHERE id > ? ORDER BY id LIMIT ?",
             (self._messages_at, BATCH_ROWS),
         )
-        old = [row[0] for row in found if row[1] < before_us and row[2] == 3]
-        if old:
-            self._remember_numbers()
-            self._db.executemany(
-                "DELETE FROM rcpt WHERE id BETWEEN ? AND ?", [recipients_of(m) for m in old]
-            )
-            self._db.executemany("DELETE FROM msg WHERE id = ?", [(m,) for m in old])
+        done = self._delete([row[0] for row in found if row[1] < before_us and row[2] == 3])
+        if done:  # one with many recipients is a piece of its own
+            self._messages_at = done - 1
+            return True
         if len(found) < BATCH_ROWS or found[-1][1] >= before_us:
             self._messages_at, self._rounds_at_us = 0, now_us
             return False
         self._messages_at = found[-1][0]
         return True
+
+    def _delete(self, messages: list[int]) -> int:
+        """Delete some of these, with their recipients; returns the first that is left, or 0."""
+        if messages:
+            self._remember_numbers()
+        deleted = 0
+        for message in messages:
+            if deleted >= BATCH_ROWS:
+                return message
+            before = self._db.total_changes()
+            self._db.execute("DELETE FROM rcpt WHERE id BETWEEN ? AND ?", recipients_of(message))
+            self._db.execute("DELETE FROM msg WHERE id = ?", (message,))
+            deleted += self._db.total_changes() - before
+        return 0
 
     def _remember_numbers(self) -> None:
         """Numbers are never given again, not even when all their rows are gone."""

@@ -43,3 +43,10 @@ def connect(path: Path, *, readonly: bool = False, wait_s: float = 0.0) -> Conne
 
 
 Fault = apsw.Error  # translate at the call: `except sqlite.Fault as fault: raise StorageFault(...)`
+
+FULL = 13  # SQLITE_FULL, also for ENOSPC on a write; on a sync it is an I/O error instead
+
+
+def no_room(fault: BaseException) -> bool:
+    """True when SQLite found no room, before anything was done that cannot be undone."""
+    return isinstance(fault, Fault) and getattr(fault, "result", 0) == FULL
