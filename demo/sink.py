@@ -48,6 +48,7 @@ class World:
     tell: Callable[[str], None] = lambda _: None
     arrived: list[Received] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
+    pause_s: float = 0.0  # before each answer to a message
 
     def recipient(self, address: str) -> Reply:
         """Answer one RCPT as that site would."""
@@ -89,18 +90,24 @@ class Site(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._session.receive(data)
         out = bytearray()
+        pause_s = 0.0
         try:
             while (event := self._session.next_event()) is not None:
                 if isinstance(event, Body):
                     self._content += event.data
                     continue
+                if isinstance(event, BodyEnd):
+                    pause_s = self._world.pause_s
                 out += self._session.reply(self._answer(event))
         except RemoteFault as fault:
             out += bytes(fault.reply)
             self._transport.write(bytes(out))
             self._transport.close()
             return
-        self._transport.write(bytes(out))
+        if pause_s:
+            asyncio.get_running_loop().call_later(pause_s, self._transport.write, bytes(out))
+        else:
+            self._transport.write(bytes(out))
         if self._session.state is State.CLOSED:
             self._transport.close()
 

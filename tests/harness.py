@@ -68,8 +68,13 @@ class Scene:
 
 
 @contextlib.contextmanager
-def scene(*, start: bool = True, **changes: dict[str, Any]) -> Iterator[Scene]:
-    """Give a running installation in a short-named folder; shows its log when a test fails."""
+def scene(
+    *, start: bool = True, route: dict[str, str] | None = None, **changes: dict[str, Any]
+) -> Iterator[Scene]:
+    """Give a running installation in a short-named folder; shows its log when a test fails.
+
+    All mail goes to the scene's sink, unless `route` says something else.
+    """
     folder = Path(tempfile.mkdtemp(prefix="pw-"))
     sink, port = Sink(World()), free_port()
     sink.open(port)
@@ -78,7 +83,8 @@ def scene(*, start: bool = True, **changes: dict[str, Any]) -> Iterator[Scene]:
         "edge": {"auth_without_tls_on_loopback": True, **changes.get("edge", {})},
         "delivery": {"retry_s": [0.2], **changes.get("delivery", {})},
     }
-    here = Installation(folder, route={"*": f"127.0.0.1:{port}"}, **changes)
+    route = {"*": f"127.0.0.1:{port}"} if route is None else route
+    here = Installation(folder, route=route, **changes)
     try:
         with here:
             if start:

@@ -391,6 +391,7 @@ def run(*words, **more):
     )  # fmt: skip
 
 
+@pytest.mark.real
 def test_the_real_thing_without_a_service(tmp_path):
     """`python -m postweir` finds its settings, makes its tables, and says what is wrong."""
     assert run("account", "ls", cwd=tmp_path).returncode == 2

@@ -562,6 +562,44 @@ async def test_a_large_body_never_holds_the_loop(tmp_path):
     assert max(stretches_s) < 0.05
 
 
+async def test_a_large_body_over_tls(tmp_path):
+    """What leaves in pieces inside TLS arrives as it was."""
+    body = b"".join(b".%07d\r\n" % n for n in range(500_000))
+    path = tmp_path / "body"
+    path.write_bytes(body)
+    context = server_context(*certificate(tmp_path))
+    says = {"EHLO": b"250-mx\r\n250-PIPELINING\r\n250 STARTTLS\r\n"}
+    async with Remote(says, context) as remote:
+        async with delivering(to(remote), tls=True, reply_s=10, final_reply_s=10) as it:
+            worker, hands = it
+            worker.take(message("m1", "a@b.example", body=body, body_file=str(path)))
+            settle = (await hands.until(1, within_s=10))[1]
+
+        assert settle.tls.startswith("TLSv1.3")
+        assert remote.got[0].data == b"X: 1\r\n\r\n" + body
+
+
+async def test_a_full_hand_is_deferred_without_holding_the_loop():
+    """All that waits for a dead site is settled in slices."""
+    count, stretches_s = 5000, []
+
+    async def watch():
+        while True:
+            began_s = time.thread_time()
+            await asyncio.sleep(0)
+            stretches_s.append(time.thread_time() - began_s)
+
+    async with delivering({"*": "127.0.0.1:1"}) as (worker, hands):
+        batch = [message(f"m{n}", "a@b.example", first=n)[0] for n in range(count)]
+        worker.take(batch)
+        watching = asyncio.create_task(watch())
+        found = await hands.until(count)
+        watching.cancel()
+
+    assert {s.outcome for s in found.values()} == {"deferred"}
+    assert max(stretches_s) < 0.05
+
+
 async def test_a_host_that_reads_a_little_now_and_then_is_left(tmp_path, monkeypatch):
     """A large message has a bounded time to leave, however alive its host looks."""
     monkeypatch.setattr(session, "CONTENT_BYTES_S_MIN", 1e9)
@@ -576,12 +614,12 @@ async def test_a_host_that_reads_a_little_now_and_then_is_left(tmp_path, monkeyp
             await reader.readline()
             writer.write(reply)
         with contextlib.suppress(OSError):
-            while await reader.read(100_000):  # noqa: ASYNC110 - a slow reader, not a wait
+            while not left.is_set() and await reader.read(100_000):  # noqa: ASYNC110 - a slow reader, not a wait
                 await asyncio.sleep(0.05)
         writer.transport.abort()
         ended.set()
 
-    ended = asyncio.Event()
+    left, ended = asyncio.Event(), asyncio.Event()
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with delivering({"*": f"127.0.0.1:{port}"}, reply_s=0.5) as (worker, hands):
@@ -591,6 +629,7 @@ async def test_a_host_that_reads_a_little_now_and_then_is_left(tmp_path, monkeyp
 
         assert settle.outcome == "deferred"
         assert time.monotonic() - began < 2
+        left.set()
     await asyncio.wait_for(ended.wait(), 5)
     server.close()
     await server.wait_closed()

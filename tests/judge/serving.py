@@ -23,7 +23,8 @@ from postweir.judge.engine import WORKER, Engine
 from postweir.judge.ports import Ask, Counted
 from postweir.judge.service import Service
 from postweir.mail.envelope import Envelope
-from postweir.policy.bundle import Bundle, parse
+from postweir.policy.bundle import Bundle
+from postweir.policy.document import parse
 from postweir.policy.evaluation import Evaluate, Evaluated, Load
 from postweir.policy.facts import Facts
 from postweir.policy.worker import load

@@ -92,6 +92,19 @@ async def test_late_is_pending(peer, tmp_path):
         assert time.monotonic() - began < 2.0
 
 
+async def test_an_answer_that_comes_too_late_is_nobodys(peer, tmp_path):
+    """It is dropped: who asked has gone on, and the next ask is not given it."""
+    peer.answers = False
+    async with asking(tmp_path) as judges:
+        assert (await judges.ask(ask("m1"), 0.02)).reason == "late"
+        next_one = asyncio.create_task(judges.ask(ask("m2"), 10.0))
+        await until(lambda: len(peer.asks) == 2)
+        for late in (peer.asks[0], peer.asks[0], peer.asks[1]):
+            peer.links[0].send(Answer(late.ask, ACCEPT, "", late.message.encode()))
+
+        assert (await next_one).facts == b"m2"
+
+
 async def test_silence_opens_the_breaker_and_life_closes_it(peer, tmp_path):
     """A few messages pay 100 ms for a stopped judge, the next ones nothing."""
     async with asking(tmp_path) as judges:

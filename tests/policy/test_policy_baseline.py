@@ -10,6 +10,7 @@ def test_no_objection_is_no_verdict():
     """Neutral facts, and ordinary ones, are for the policy: nobody can say yet."""
     assert judge(total({})) is None
     ordinary = {"header.from_count": 1, "body.bytes": 4000, "usage.known": True}
+    assert judge(total({**ordinary, "message.loops": 2})) is None
     assert judge(total({**ordinary, "usage.messages_1h": 900})) is None
 
 
@@ -17,7 +18,7 @@ def test_no_objection_is_no_verdict():
     ("facts", "rule"),
     [
         ({"sender.state": "stopped"}, "refuse sender-stopped"),
-        ({"message.loops": 1}, "refuse mail-loop"),
+        ({"message.loops": 3}, "refuse mail-loop"),
         ({"findings.spam": 1.0}, "refuse spam-for-sure"),
         ({"findings.attachment_dangerous": True}, "refuse attachment-dangerous"),
         ({"findings.url_listed": True}, "hold url-listed"),

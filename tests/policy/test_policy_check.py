@@ -1,7 +1,7 @@
 """What the engine says becomes a line in the author's file, and what to do."""
 
-from postweir.policy.bundle import Source, parse
 from postweir.policy.check import faults_of
+from postweir.policy.document import Source, parse
 from postweir.policy.evaluation import Loaded, RuleFault
 
 TEXT = """\
@@ -38,14 +38,18 @@ def test_place_and_advice():
 
     assert found[0] == (
         "p.toml:3: rule one: in the condition, column 6: "
-        "undeclared reference to 'usage.mesages_1h'\n    did you mean usage.messages_1h?"
+        "there is no fact usage.mesages_1h\n    did you mean usage.messages_1h?"
     )
     assert found[1].startswith("p.toml:10: rule two: ")
     assert "did you mean body.bytes?" in found[1]
-    assert "there is no such fact" in found[2]
-    assert "write 0.5 or 3.0, not 3" in found[3]
+    assert "facts begin with account, body" in found[2]
+    assert "write 1.0, not 1" in found[3]
     assert found[4].endswith("maps are not taken\n    use facts as they are")
-    assert found[5].startswith("p.toml: all rules may cost")
+    assert len(found) == 5  # what all rules cost is told once none of them has a fault
+    assert told(RuleFault("", 1, 1, "all rules may cost 30000 steps, 20000 are taken")) == [
+        "p.toml: all rules may cost 30000 steps, 20000 are taken\n"
+        "    make conditions smaller, or rules fewer"
+    ]
 
 
 def test_no_answer_is_a_fault():

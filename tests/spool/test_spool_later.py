@@ -4,7 +4,7 @@ import itertools
 
 from tests.spool.given import ACCEPT, accept, name
 
-from postweir.judge.ports import Asked
+from postweir.judge.ports import Ask, Asked
 from postweir.policy.verdict import Verdict
 from postweir.runtime.log import quiet
 from postweir.spool.later import BACKOFF_S_FIRST, OPEN_MAX, PAUSE_S_MAX, Later
@@ -16,6 +16,7 @@ class Scene:
     def __init__(self, count: int) -> None:
         self.pending = {n: accept(n, verdict=None) for n in range(1, count + 1)}
         self.asked: list[str] = []
+        self.asks: list[Ask] = []
         self.answers: dict[str, Asked] = {}
         self.usual = Asked(ACCEPT, "", b"f")
         self.now_s = 0.0
@@ -28,6 +29,7 @@ class Scene:
         assert ask.late
         assert ask.body is not None
         self.asked.append(ask.message)
+        self.asks.append(ask)
         return self.answers.get(ask.message, self.usual)
 
     def uncount(self, account, message):
@@ -113,3 +115,27 @@ async def test_those_that_wait_do_not_hide_the_others():
         await scene.later.round()
 
     assert sorted(scene.pending) == list(range(1, OPEN_MAX + 1))
+
+
+async def test_a_verdict_nobody_knows_leaves_it_pending():
+    """A newer judge's verb takes no mail, and the message is not asked about without a pause."""
+    scene = Scene(1)
+    scene.usual = Asked(Verdict("teleport", retry_after_s=1 << 62))
+    for _ in range(10):
+        await scene.later.round()
+
+    assert list(scene.pending) == [1]
+    assert len(scene.asked) == 1
+    scene.usual = Asked(ACCEPT)
+    scene.now_s = 2 * 86400.0
+    await scene.later.round()
+    assert scene.pending == {}
+
+
+async def test_the_judge_is_told_what_it_was_told_at_first():
+    """Whether the client was known by a secret, and how often the message was here before."""
+    scene = Scene(1)
+    scene.pending[1] = accept(1, verdict=None, authenticated=False, loops=3)
+    await scene.later.round()
+
+    assert (scene.asks[0].authenticated, scene.asks[0].loops) == (False, 3)

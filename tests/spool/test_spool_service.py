@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from tests.spool.given import ACCEPT, accept, name, settle, until
 
 from postweir.judge.ports import Asked
 from postweir.runtime import clock, link
-from postweir.runtime.frames import encode
+from postweir.runtime.frames import encode, unpack
 from postweir.runtime.log import quiet
 from postweir.runtime.metrics import Metrics
 from postweir.runtime.settings import Settings, Spool
 from postweir.spool.client import Shards
 from postweir.spool.ports import (
+    Committed,
     Content,
     Credit,
     Health,
@@ -25,6 +27,7 @@ from postweir.spool.ports import (
     Out,
     Page,
     Read,
+    Refusal,
     Request,
     Safe,
     Settled,
@@ -125,12 +128,15 @@ class Stand:
         self.service: Service | None = None
         self.peers: list[Peer] = []
         self.store: Any = None
+        self.incarnation = 0
 
     @property
     def path(self) -> Path:
         return self.folder / "shard-1.sock"
 
     async def start(self) -> None:
+        self.incarnation += 1
+
         def open_store() -> SqliteStore:
             self.store = SqliteStore(
                 self.folder / "s.db", self.folder / "bodies", settings=self.settings.spool
@@ -149,6 +155,7 @@ class Stand:
             log=quiet(),
             metrics=Metrics(),
             fail=lambda event, **fields: self.failed.append({"event": event, **fields}),
+            incarnation=self.incarnation,
         )
         await self.service.start()
 
@@ -550,6 +557,149 @@ async def test_a_client_learns_that_a_shard_went_down(stand):
         assert isinstance(await client.accept(accept(1)), Safe)
     finally:
         await client.close()
+
+
+async def test_a_client_is_told_what_a_dead_shard_had_committed(stand):
+    """The answers to two accepts are lost with the process; the next one knows one of them."""
+    client = await shards(stand)
+    try:
+        said = link.Link.send
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(link.Link, "send", lambda one, frame: (
+                None if isinstance(frame, Safe) else said(one, frame)
+            ))  # fmt: skip
+            asked = [asyncio.create_task(client.accept(accept(n))) for n in (1, 2)]
+            await until(lambda: stand.store is not None and stand.store.queued() == 2)
+            stand.store._db.execute("DELETE FROM msg WHERE id = 2").fetchall()  # as if not begun
+            await stand.stop()
+        await stand.start()
+        answers = await asyncio.gather(*asked)
+    finally:
+        await client.close()
+
+    assert [type(a).__name__ for a in answers] == ["Safe", "Unsafe"]
+
+
+async def test_names_are_looked_up_beside_slow_questions(stand):
+    """An edge that lost its shard does not wait behind everyone's ledgers."""
+    edge = await stand.peer()
+    edge.say(accept(1))
+    await edge.get(Safe)
+    blocked = asyncio.Event()
+    lane = stand.service._reading._lanes[False]
+    slow = lane.pool.submit(lambda: asyncio.run_coroutine_threadsafe(
+        blocked.wait(), stand.service._loop).result())  # fmt: skip
+    edge.say(Read(1, "ledger", "", 0, 10), Read(2, "committed", f"{name(1)} {name(2)}", 0, 10))
+    (page,) = await edge.get(Page)
+    blocked.set()
+
+    assert page.ask == 2
+    assert [unpack(row, Committed) for row in page.rows] == [
+        Committed(name(1), True), Committed(name(2), False),
+    ]  # fmt: skip
+    await edge.get(Page, 2)
+    slow.result()
+
+
+async def test_a_drain_answers_all_it_has_taken(stand):
+    """Each accept hears Safe, and is in the file, or Unsafe, and is not."""
+    edge = await stand.peer()
+    edge.say(*(accept(n) for n in range(1, 301)))
+    await edge.get(Safe)
+    await stand.stop()
+
+    async with asyncio.timeout(WAIT_S):
+        await edge.lost.wait()
+    assert len(edge.all(Safe)) + len(edge.all(Unsafe)) == 300
+    assert {u.reason for u in edge.all(Unsafe)} <= {"draining"}
+    assert edge.all(Health)[-1].reason == "draining"
+    (line,) = await stand.ledger()
+    assert line.accepted == len(edge.all(Safe))
+
+
+async def test_a_drain_does_not_wait_for_who_reads_nothing(stand):
+    """A stopped edge: its link is left to its fate after a moment."""
+    edge = await stand.peer()
+    edge.link._transport.pause_reading()
+    for n in range(60):
+        edge.say(Read(n, "committed", " ".join(["x" * 16] * 1000), 0, 1000))
+    await until(lambda: [
+        one for one in stand.service._links if one._transport.get_write_buffer_size() > 500_000
+    ])  # fmt: skip
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await stand.stop()
+
+    assert 0.9 < loop.time() - began < 3.0
+
+
+@pytest.mark.parametrize("spoilt", ["removed", "a file", "read-only"])
+async def test_a_folder_that_takes_no_files_is_seen_within_a_second(stand, spoilt):
+    """It takes no mail, says why, goes on delivering, and heals by itself."""
+    edge, delivery = await stand.peer(), await stand.delivery(credit=0)
+    edge.say(accept(1))
+    await edge.get(Safe)
+    bodies, loop = stand.folder / "bodies", asyncio.get_running_loop()
+    began = loop.time()
+    if spoilt == "read-only":
+        if os.geteuid() == 0:
+            pytest.skip("root may write there")
+        bodies.chmod(0o500)
+    else:
+        bodies.rmdir()
+    if spoilt == "a file":
+        bodies.write_bytes(b"")
+    await edge.until(lambda: edge.all(Health)[-1].reason == "unwritable")
+    assert loop.time() - began < 1.0
+    edge.say(accept(2))
+    delivery.say(Credit(FAR, 1))
+
+    (unsafe,) = await edge.get(Unsafe)
+    assert unsafe.reason == "unwritable"
+    await delivery.get(Out)
+    if spoilt == "a file":
+        bodies.unlink()
+    if spoilt == "read-only":
+        bodies.chmod(0o700)
+    else:
+        bodies.mkdir()
+    await edge.until(lambda: edge.all(Health)[-1].accepts)
+    assert stand.failed == []
+
+
+async def test_a_large_message_whose_folder_is_away_leaves_when_it_is_back(stand):
+    """It is neither lost, nor held as damaged, nor read without a pause."""
+    edge = await stand.peer()
+    edge.say(accept(1, **_file(stand, "large", b"Subject: x\r\n\r\nbody\r\n")))
+    await edge.get(Safe)
+    await stand.stop()
+    bodies, away = stand.folder / "bodies", stand.folder / "away"
+    bodies.rename(away)
+    await stand.start()
+    delivery = await stand.delivery()
+    await delivery.beats(8)
+
+    assert delivery.outs() == []
+    assert delivery.all(Health)[-1].reason == "unwritable"
+    away.rename(bodies)
+    await delivery.get(Out)
+    (line,) = await stand.ledger()
+    assert (line.queued, line.held) == (1, 0)
+
+
+async def test_records_of_refusals_do_not_pile_up(stand, monkeypatch):
+    """More than fit are lost, and counted; mail is taken all the same."""
+    monkeypatch.setattr("postweir.spool.room.RECORDS_WAITING_MAX", 10)
+    edge = await stand.peer()
+    a = accept(1)
+    record = Refusal(name(9), 0, "data", a.sender, a.envelope, "", settle(1).reply, None, b"")
+    edge.say(*[record] * 50, a)
+    await edge.get(Safe)
+
+    assert stand.service._room.records_lost == 40
+    edge.say(record, accept(2))
+    await edge.get(Safe, 2)
+    assert stand.service._room.records_lost == 40
 
 
 def _file(stand: Stand, name_: str, text: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tests.spool.given import START_US, settle
 
 from postweir.spool.ports import BUCKETS, Content, Hello, Out
-from postweir.spool.shard import LOST_S, START_S, Fetch, Outgoing
+from postweir.spool.shard import CALENDAR_MAX, LOST_S, START_S, Fetch, Outgoing
 
 BODY = Content("m", "joe@customer.example", b"", b"body", None, 4, b"")
 WHOLE = 64
@@ -390,3 +390,16 @@ def test_all_buckets_have_an_owner():
     for of in (1, 2, 3, 7, 64):
         owned = [b for i in range(1, of + 1) for b in range(BUCKETS) if b % of == i - 1]
         assert sorted(owned) == list(range(BUCKETS))
+
+
+def test_the_calendar_forgets_marks_that_no_longer_count():
+    """A lane that is read again and again, with its next due time hours away, leaves nothing."""
+    here = opened("link", credit=1_000_000)
+    for n in range(CALENDAR_MAX + 5):
+        here.mark(0, 1, START_US)
+        (fetch,) = here.fetches(START_US)
+        here.fetched(fetch, [], START_US + 3600_000_000 + n, 0.0)
+
+    assert len(here._calendar) < CALENDAR_MAX
+    (fetch,) = here.fetches(START_US + 2 * 3600_000_000)
+    assert fetch.lane == 1

@@ -3,7 +3,10 @@
 import hashlib
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from tests.spool.given import HOLD, REFUSE, START_US, Clock, accept, name, settle
 
 from postweir.policy.verdict import Verdict
+from postweir.runtime import clock
 from postweir.runtime.frames import pack, unpack
 from postweir.runtime.settings import Spool
 from postweir.spool.audit import audit
@@ -33,6 +37,7 @@ from postweir.storage.spool_schema import MESSAGE_COLUMNS, MIGRATIONS
 from postweir.storage.sqlite import Fault, StorageFault, connect
 from postweir.storage.sqlite_spool import SqliteStore
 
+STATEMENTS = 42  # of a commit of `mixed`; one more is not met
 FAR, LANE = bucket_of("far.example"), lane_of("acme|sasl|joe")
 
 
@@ -219,6 +224,8 @@ def test_a_damaged_body_is_quarantined(here, damage, what):
     here.raw(damage)
 
     assert here.store.content(name(1)) is None
+    assert here.store.quarantined() == [Quarantine(name(1), what)]
+    assert here.store.quarantined() == []
     reader = here.reader()
     row, steps = reader.message(name(1)), reader.timeline(name(1))
     reader.close()
@@ -452,15 +459,33 @@ def test_nothing_grows_old_while_the_clock_was_just_set(here):
     """A step forward would end every hold, and forget the journal."""
     here.store.commit([accept(1, verdict=HOLD)])
     here.clock.move(40 * 86400)
-    here.store._stepped = lambda: True
+    here.store._steps.look = lambda: True
     upkeep(here)
     reader = here.reader()
 
     assert reader.message(name(1)).state == "held"
-    here.store._stepped = lambda: False
+    here.store._steps.look = lambda: False
     upkeep(here)
     assert reader.message(name(1)) is None or reader.message(name(1)).state == "settled"
     reader.close()
+
+
+def test_a_step_is_remembered_over_a_restart(here, monkeypatch):
+    """A shard that starts anew within the hour would bounce what only looks old."""
+    upkeep(here)
+    offset_us = clock.offset_us
+    monkeypatch.setattr(clock, "offset_us", lambda: offset_us() + 49 * 3600 * 1_000_000)
+    for _ in range(2):
+        here.again()
+        assert clock.StepWatch(here.store.clock_us()).look()
+        assert not here.store.upkeep()
+    monkeypatch.setattr("postweir.storage.spool_clock.boot", lambda: 7)
+    here.again()
+
+    assert here.store.clock_us() is None  # nobody knows what the clock was before this boot
+    upkeep(here)
+    here.again()
+    assert not clock.StepWatch(here.store.clock_us()).look()
 
 
 def test_a_step_of_the_clock_changes_no_age_but_the_due_times(here):
@@ -519,8 +544,8 @@ def test_a_bounce_of_a_damaged_message_is_made_of_what_is_left(here):
     )  # fmt: skip
 
     assert [a.noted for a in answers] == [("bounced", "bounce_sent")] * 2
-    for answer in answers:
-        ((bucket, lane, _),) = answer.due
+    for done in answers:
+        ((bucket, lane, _),) = done.due
         (out, *_) = here.store.due(bucket, lane, START_US, frozenset(), 10)
         assert b"ann@far.example" in here.store.content(out.message).body
     assert here.residual() == 0
@@ -547,7 +572,7 @@ def test_no_room_for_a_checkpoint_is_survived(here):
 
 
 @pytest.mark.parametrize("result", [13, 10])
-@pytest.mark.parametrize("at", range(24))
+@pytest.mark.parametrize("at", range(STATEMENTS + 1))
 def test_a_fault_at_any_statement(here, at, result):
     """A commit of everything there is: without room all of it is undone, else the store ends."""
     before = mixed_before(here)
@@ -559,6 +584,7 @@ def test_a_fault_at_any_statement(here, at, result):
         fault = raised
     reached, here.faulty.fail_at = here.faulty.fail_at < 0, -1
 
+    assert reached == (at < STATEMENTS)
     assert (fault is not None) == reached
     if result == 10 and reached:
         assert not isinstance(fault, Full)
@@ -790,3 +816,39 @@ def test_the_crash_test_catches_what_it_is_for(tmp_path):
     said = [one_life(tmp_path, seed, early=True) for seed in range(40)]
 
     assert broken(tmp_path, said) != []
+
+
+FAULTS = [
+    "fdatasync:error=EIO:when=70",
+    "fdatasync:error=EIO:when=151+",
+    "pwrite64:error=EIO:when=400",
+    "pwrite64:error=EIO:when=1001+",
+    "pwrite64:error=ENOSPC:when=401",
+    "pwrite64:error=ENOSPC:when=1502+",
+]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failing_disk_takes_back_no_promise(tmp_path, fault):
+    """The n-th sync or write fails: the store ends or refuses, and what it had said is there."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not here")
+    code = (
+        "import sys; from pathlib import Path;"
+        " from tests.storage.test_storage_sqlite_spool import live; live(Path(sys.argv[1]), 3, 1)"
+    )
+    done = subprocess.run(
+        ["strace", "-f", "-q", "-o", "/dev/null", "-e", "trace=fdatasync,pwrite64", "-e",
+         f"inject={fault}", sys.executable, "-c", code, str(tmp_path)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if "ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+
+    assert "StorageFault" in done.stderr or "Full" in done.stderr
+    assert done.stdout.count("+") > 10
+    assert broken(tmp_path, [done.stdout]) == []
+    reader = SqliteReader(tmp_path / "shard-1.db", shard=1)
+    assert audit({1: reader.ledger()}).status == 0
+    reader.close()

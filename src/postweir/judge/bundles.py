@@ -13,7 +13,8 @@ import importlib.resources
 import os
 from pathlib import Path
 
-from postweir.policy.bundle import BYTES_MAX, Bundle, from_canonical, name_of, parse
+from postweir.policy.bundle import Bundle, from_canonical, name_of
+from postweir.policy.document import BYTES_MAX, parse
 from postweir.runtime import frames
 from postweir.runtime.log import Log
 

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 
 from postweir.judge.engine import WORKER
-from postweir.policy.bundle import Bundle, Fault, Source, Wrong, parse
+from postweir.policy.bundle import Bundle
 from postweir.policy.check import faults_of
+from postweir.policy.document import Fault, Source, Wrong, parse
 from postweir.policy.evaluation import Load, Loaded, PolicyFrame
 from postweir.runtime.frames import Frame, Splitter, Torn, encode
 

@@ -34,7 +34,7 @@ CHECKS = (
     Check("sender-stopped", "refuse", "ESA", "This sender has been stopped.",
           lambda f: f["sender.state"] == "stopped"),
     Check("mail-loop", "refuse", "LOOP", "This message has been here before.",
-          lambda f: _over(f, "message.loops", 0)),
+          lambda f: _over(f, "message.loops", 2)),
     Check("spam-for-sure", "refuse", "SS", "This message is spam.",
           lambda f: isinstance(f["findings.spam"], float) and f["findings.spam"] >= 1.0),
     Check("attachment-dangerous", "refuse", "CS", "An attachment is a program.",

@@ -278,7 +278,7 @@ def kept(old: settings.Settings, new: settings.Settings, keys: Iterable[str]) ->
 
 
 def run(path: Path) -> int:
-    """Supervise until told to stop; returns the exit status. Prints what is wrong with settings."""
+    """Supervise until told to stop; returns the exit status. Prints what is wrong."""
     try:
         now = settings.read(path)
     except settings.Wrong as wrong:
@@ -286,8 +286,7 @@ def run(path: Path) -> int:
         return 2
     if os.geteuid() == 0 and now.data.exists() and now.data.stat().st_uid != 0:
         owner = now.data.owner()
-        print(f"{now.data} belongs to {owner}: run `postweir up` as {owner}, not as root "
-              "(what root writes there, it could not read afterwards)", file=sys.stderr)  # fmt: skip
+        print(f"{now.data} belongs to {owner}: run this as {owner}, not as root", file=sys.stderr)
         return 2
     try:
         now.run.mkdir(parents=True, exist_ok=True, mode=0o700)

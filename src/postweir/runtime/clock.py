@@ -16,19 +16,27 @@ def monotonic_ns() -> int:
     return time.monotonic_ns()
 
 
-class StepWatch:
-    """Notices that the wall clock was set: look at it now and then."""
+def offset_us() -> int:
+    """Wall time minus monotonic time: it changes when the wall clock is set."""
+    return wall_us() - monotonic_ns() // 1000
 
-    def __init__(self) -> None:
-        self._offset_us = wall_us() - monotonic_ns() // 1000
+
+class StepWatch:
+    """Notices that the wall clock was set: look at it now and then.
+
+    `before_us` is the offset as an earlier process of this boot knew it.
+    """
+
+    def __init__(self, before_us: int | None = None) -> None:
+        self._offset_us = offset_us() if before_us is None else before_us
         self._stepped_at_ns: int | None = None
 
     def look(self) -> bool:
         """True while a step of more than a minute lies less than an hour back."""
-        offset_us = wall_us() - monotonic_ns() // 1000
-        if abs(offset_us - self._offset_us) > STEP_S * 1e6:
+        now_us = offset_us()
+        if abs(now_us - self._offset_us) > STEP_S * 1e6:
             self._stepped_at_ns = monotonic_ns()
-        self._offset_us = offset_us
+        self._offset_us = now_us
         if self._stepped_at_ns is None:
             return False
         return (monotonic_ns() - self._stepped_at_ns) / 1e9 < STEP_REMEMBERED_S

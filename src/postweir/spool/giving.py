@@ -71,8 +71,6 @@ class Giving:
 
     def _fetch(self, fetch: Fetch, known: set[int]) -> None:
         def then(found: Found) -> None:
-            for message in found.corrupt:
-                self._log.error("spool.corrupt", message=message)
             self._outgoing.fetched(fetch, found.leaving, found.next_us, self._loop.time())
             self.soon()
 

@@ -165,7 +165,9 @@ class Handing:
             self._repeater.cancel()
             await asyncio.gather(self._repeater, return_exceptions=True)
         for desk in self._desks:
-            for handed in list(desk.in_hand.values()):
+            for n, handed in enumerate(list(desk.in_hand.values())):
+                if n % 1000 == 999:
+                    await asyncio.sleep(0)  # the hand may be large, and we still beat
                 if handed.settle is None and not handed.doubtful:
                     self.hand_on(handed, domain_of(handed.out.address))
             if desk.line is not None:

@@ -15,6 +15,7 @@ ASK_S = 5.0  # nobody waits on a line for this answer
 LOOK_S = 0.25
 PAUSE_S_FIRST, PAUSE_S_MAX = 0.1, 2.0  # while the judge is away; soon, so that it is noticed back
 BACKOFF_S_FIRST, BACKOFF_S_MAX = 1.0, 300.0  # for one message that gets no verdict
+WAIT_S_MAX = 86400.0  # whatever a verdict says: a day later a policy may say something else
 PUT_OFF_MAX = 100_000  # messages whose wait is remembered; beyond, they are asked again early
 AWAY = ("breaker", "silent", "down", "loading")
 
@@ -87,6 +88,8 @@ class Later:
             tls=accept.tls,
             body=accept.body,
             body_file=accept.body_file,
+            authenticated=accept.authenticated,
+            loops=accept.loops,
         )
         return await self._judge.ask(ask, ASK_S)
 
@@ -96,7 +99,8 @@ class Later:
             if answer.reason not in AWAY:
                 self._put_off(accept.message, 0)
             return
-        if verdict.verb in ("defer", "throttle"):
+        if not (verdict.takes_mail or verdict.verb == "refuse"):
+            # Not now; or a verb that nobody here knows, from a newer judge: it stays pending.
             self._put_off(accept.message, verdict.retry_after_s)
             return
         self._not_before.pop(accept.message, None)
@@ -113,7 +117,7 @@ class Later:
         """Ask again after a while; jitter only lengthens it."""
         _, tries = self._not_before.get(message, (0.0, 0))
         backoff_s = min(BACKOFF_S_FIRST * 2.0 ** min(tries, 20), BACKOFF_S_MAX)
-        at_s = self._now_s() + max(wait_s, backoff_s) * (1 + self._chance() / 2)
+        at_s = self._now_s() + max(min(wait_s, WAIT_S_MAX), backoff_s) * (1 + self._chance() / 2)
         while len(self._not_before) >= PUT_OFF_MAX:
             with contextlib.suppress(StopIteration):
                 del self._not_before[next(iter(self._not_before))]

@@ -66,13 +66,12 @@ class Found:
 
     leaving: list[tuple[Out, Content]]
     next_us: int | None
-    corrupt: list[str]  # messages whose bodies are not what was accepted: they are held now
 
 
 def read_lane(store: RoomyStore, fetch: Fetch, known: AbstractSet[int]) -> Found:
     """On the writer's thread: what is due in one lane."""
     outs = store.due(fetch.bucket, fetch.lane, fetch.until_us, known, fetch.count_max)
-    found = Found([], None, [])
+    found = Found([], None)
     try:
         contents = {message: store.content(message) for message in {out.message for out in outs}}
     except Away:
@@ -82,7 +81,6 @@ def read_lane(store: RoomyStore, fetch: Fetch, known: AbstractSet[int]) -> Found
         content = contents[out.message]
         if content is not None:
             found.leaving.append((out, content))
-    found.corrupt = [message for message, content in contents.items() if content is None]
     if len(outs) >= fetch.count_max:
         found.next_us = fetch.until_us
     else:

@@ -29,3 +29,6 @@ class SpoolMetrics:
             "postweir_spool_possible_duplicates",
             "Recipients handed out again after a worker died with them, since the start.",
         )
+        self.records_lost = metrics.gauge(
+            "postweir_spool_records_lost", "Refusals not recorded, for the disk was behind."
+        )

@@ -5,6 +5,7 @@ from postweir.spool.ports import Accept
 
 ACCEPTS_WAITING_MAX = 20_000  # more than two seconds of the disk: refuse fast instead
 BYTES_WAITING_MAX = 256 * 1024 * 1024
+RECORDS_WAITING_MAX = 20_000  # of what was refused: a record, not a promise, never piles up
 
 
 class Room:
@@ -14,6 +15,8 @@ class Room:
         self.state = "starting"  # "" while it runs, then draining
         self.free_bytes, self.wrong, self.queued = 0, "", 0
         self._accepts, self._bytes = 0, 0  # on their way to the disk
+        self._records = 0
+        self.records_lost = 0
         self._unseen = 0  # recipients accepted since the store last said how many
 
     def reason(self, spool: Spool) -> str:
@@ -39,6 +42,17 @@ class Room:
         self._bytes -= len(accept.body or b"")
         if taken:
             self._unseen += len(accept.envelope.recipients)
+
+    def records(self) -> bool:
+        """True when there is room for one more record of a refusal; else it is lost, counted."""
+        room = self._records < RECORDS_WAITING_MAX
+        self._records += room
+        self.records_lost += not room
+        return room
+
+    def recorded(self) -> None:
+        """One of them is on the disk, or was lost with it."""
+        self._records -= 1
 
     def seen(self, free_bytes: int, wrong: str, queued: int) -> None:
         """Take what the store says."""

@@ -104,6 +104,7 @@ class Service:
         self._writer.start()
         await self._giving.read_calendar()
         self._room.seen(*await self._writer.ask(lambda store: (*store.room(), store.queued())))
+        self._steps = clock.StepWatch(await self._writer.ask(lambda store: store.clock_us()))
         self._room.state = ""
         self._server = await link.serve(
             self._path, ShardFrame, self._on_link, self._on_frames, self._on_lost
@@ -176,7 +177,9 @@ class Service:
                     changes.append((frame, one))
                 case Credit():
                     self._outgoing.credit(one, frame.bucket, frame.more)
-                case Sited() | Refusal() | Quarantine():
+                case Sited() if one.state.process == "delivery":
+                    changes.append((frame, None))
+                case Refusal() if self._room.records():
                     changes.append((frame, None))
                 case Read():
                     self._reading.ask(one, frame)
@@ -222,10 +225,18 @@ class Service:
         self._metrics.commit_changes.observe(count)
 
     def _on_room(
-        self, free_bytes: int, wrong: str, queued: int, due: Sequence[tuple[int, int, int]]
+        self,
+        free_bytes: int,
+        wrong: str,
+        queued: int,
+        due: Sequence[tuple[int, int, int]],
+        damaged: Sequence[Quarantine],
     ) -> None:
+        for found in damaged:
+            self._metrics.changes.labels("corrupt").inc()
+            self._log.error("spool.corrupt", message=found.message, what=found.what)
         if wrong and not self._room.wrong:
-            self._log.error("spool.place", wrong=wrong)
+            self._log.error("spool.place", wrong=wrong, path=str(self._bodies.parent))
         elif self._room.wrong and not wrong:
             self._log.info("spool.place", wrong="")
         self._room.seen(free_bytes, wrong, queued)
@@ -253,6 +264,8 @@ class Service:
                     self._outgoing.settled(change.recipient, change.attempt, changed=changed)
                     if isinstance(change, Settle):
                         settled[token].append((change.recipient, change.attempt))
+                case Refusal():
+                    self._room.recorded()
                 case Request(verb="suspend"):
                     suspended = True
                 case _:
@@ -330,6 +343,7 @@ class Service:
             self._metrics.in_hand.set(len(self._outgoing.out))
             self._metrics.free.set(self._room.free_bytes)
             self._metrics.possible_duplicates.set(self._outgoing.possible_duplicates)
+            self._metrics.records_lost.set(self._room.records_lost)
             self._giving.soon()
             await asyncio.sleep(BEAT_S)
 

@@ -34,6 +34,7 @@ READY_MAX = 20_000  # recipients; some 20 MB without bodies
 READY_BYTES_MAX = 64 * 1024 * 1024  # of inline bodies; what delivery drains in about a second
 FETCH_MAX = 50  # rows of one lane in one read: a millisecond of the writer
 FETCHES_MAX = 64  # reads asked of the writer at a time
+CALENDAR_MAX = 4 * BUCKETS * LANES  # a lane has one mark that counts
 CREDIT_MAX = 1_000_000
 LOST_S = 2.0
 START_S = 2.0
@@ -133,6 +134,9 @@ class Outgoing:
         if self._marks.get(key, due_us + 1) > due_us:
             self._marks[key] = due_us
             heapq.heappush(self._calendar, (due_us, key))
+            if len(self._calendar) > CALENDAR_MAX:  # entries of marks that were taken or lowered
+                self._calendar = [(due_us, key) for key, due_us in self._marks.items()]
+                heapq.heapify(self._calendar)
 
     def fresh(
         self, outs: Sequence[tuple[Out, int, int]], content: Content, *, due_us: int, now_s: float

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from postweir.runtime import clock
-from postweir.spool.ports import Accept, Change, Done, Full, Refusal, Store
+from postweir.spool.ports import Accept, Change, Done, Full, Quarantine, Refusal, Store
 
 RECIPIENTS_MAX = 20_000  # in one commit: some 200 ms of the disk, so that answers keep coming
 BYTES_MAX = 64 * 1024 * 1024  # of inline bodies in one commit
-LOOK_S = 0.25  # how long a quiet writer sleeps before it looks after old things
-LOOK_S_MAX = 1.0  # how long a busy one may put that off
+LOOK_S = 0.25  # how long a quiet writer sleeps; how often it says how much room there is
+KEEP_S = 0.1  # how often a busy one does a piece of what retention asks: a tenth of its time
 
 S = TypeVar("S", bound="RoomyStore")
 Token = Any  # what the loop gave with a change and gets back with its answer
+OnRoom = Callable[[int, str, int, Sequence[tuple[int, int, int]], Sequence[Quarantine]], None]
 OnDone = Callable[[Sequence[tuple[Change, Token, Done]]], None]
 
 
@@ -28,6 +29,14 @@ class RoomyStore(Store, Protocol):
 
     def unparked(self) -> Sequence[tuple[int, int, int]]:
         """Return (bucket, lane, due_us) of what upkeep made due since the last call."""
+        ...
+
+    def quarantined(self) -> Sequence[Quarantine]:
+        """Return what was found damaged and is held now, since the last call."""
+        ...
+
+    def clock_us(self) -> int | None:
+        """Return wall minus monotonic time as it was before any step that is remembered."""
         ...
 
     def forget_file(self, name: str) -> bool:
@@ -43,7 +52,7 @@ class Writer(Generic[S]):
         open_store: Callable[[], S],
         *,
         on_done: OnDone,
-        on_room: Callable[[int, str, int, Sequence[tuple[int, int, int]]], None],
+        on_room: OnRoom,
         on_fault: Callable[[BaseException], None],
         on_commit: Callable[[float, int], None] = lambda _, __: None,
     ) -> None:
@@ -94,7 +103,7 @@ class Writer(Generic[S]):
             self._on_fault(fault)
 
     def _work(self, store: S) -> None:
-        looked_ns, more = 0, True
+        looked_ns, kept_ns, more = 0, 0, True
         while True:
             self._gather(0.0 if more or self._waiting_may_go() else LOOK_S)
             busy = self._commit(store) or bool(self._calls)
@@ -103,12 +112,19 @@ class Writer(Generic[S]):
             if self._closing and not self._waiting and self._inbox.empty():
                 break
             now_ns = clock.monotonic_ns()
-            if not busy or now_ns - looked_ns > LOOK_S_MAX * 1e9:
-                more = self._keep(store)
+            if not busy or now_ns - kept_ns > KEEP_S * 1e9:
+                more, kept_ns = self._keep(store), now_ns
             if now_ns - looked_ns > LOOK_S * 1e9:
                 looked_ns = now_ns
                 free_bytes, wrong = store.room()
-                self._post(self._on_room, free_bytes, wrong, store.queued(), store.unparked())
+                self._post(
+                    self._on_room,
+                    free_bytes,
+                    wrong,
+                    store.queued(),
+                    store.unparked(),
+                    store.quarantined(),
+                )
         store.close()
 
     def _waiting_may_go(self) -> bool:

@@ -24,7 +24,10 @@ class Place:
     def __init__(self, path: Path, bodies: Path) -> None:
         """Make the folders and take the lock. Raises OSError: another process has it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        bodies.mkdir(exist_ok=True)
+        if not path.exists():
+            # Only then: an empty folder in place of one that was moved away, or is not mounted,
+            # would make every large message look lost.
+            bodies.mkdir(exist_ok=True)
         self._path, self._bodies = path, bodies
         self._inode = (0, 0)
         # What a new process says of its predecessor's commits is final only when that one is gone.

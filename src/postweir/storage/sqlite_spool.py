@@ -41,6 +41,7 @@ from postweir.spool.ports import (
 )
 from postweir.storage.spool_batch import Batch, recipients_in
 from postweir.storage.spool_checkpoint import Checkpoint
+from postweir.storage.spool_clock import Steps
 from postweir.storage.spool_decided import Decided
 from postweir.storage.spool_leaving import Leaving
 from postweir.storage.spool_place import Place
@@ -72,14 +73,13 @@ class SqliteStore:
         settings: Spool | None = None,
         incarnation: int = 0,
         now_us: Callable[[], int] = clock.wall_us,
-        stepped: Callable[[], bool] | None = None,
         opener: Callable[[Path], Connection] = connect,
     ) -> None:
         self._path, self._hostname = path, hostname
         self.settings = settings or Spool()
         self._incarnation, self._bounce_count = incarnation, 0
         self._now_us = now_us
-        self._stepped = stepped or clock.StepWatch().look
+        self._quarantined: list[Quarantine] = []
         self._place = Place(path, bodies)
         try:
             self._open(opener)
@@ -103,6 +103,7 @@ class SqliteStore:
                 "SELECT ifnull(sum(accepted - delivered - bounced - refused - dropped), 0)"
                 " FROM counter",
             )
+            self._steps = Steps(self._db)
         self._queued = int(row[0]) if row else 0
         self._place.opened()
         self._leaving = Leaving(self._db, self._place, self._pauses, self._now_us)
@@ -124,13 +125,14 @@ class SqliteStore:
 
         For an hour after the clock was set nothing is old: a step forward would end every hold.
         """
-        if self._stepped():
+        if self._steps.look():
             return False
         batch, decided = self._batch()
         try:
             with self._transaction():
                 more = self._upkeep.work(decided, self._pauses, self.settings, self._now_us())
                 batch.flush()
+                self._steps.save()
         except Full:
             self._upkeep.pauses_changed = True  # what it let go is held again: go round anew
             raise
@@ -304,9 +306,15 @@ class SqliteStore:
             self._hold(list(damaged.values()))
         return [accept for accept in found if accept.message not in damaged]
 
+    def quarantined(self) -> Sequence[Quarantine]:
+        """Return what was found damaged and is held now, since the last call."""
+        found, self._quarantined = self._quarantined, []
+        return found
+
     def _hold(self, damaged: Sequence[Quarantine]) -> None:
         with contextlib.suppress(Full):  # they stay as they are, and are found again
-            self.commit(damaged)
+            done = self.commit(damaged)
+            self._quarantined += [q for q, d in zip(damaged, done, strict=True) if d.noted]
 
     # The rest
 
@@ -334,6 +342,10 @@ class SqliteStore:
     def room(self) -> tuple[int, str]:
         """Return the free bytes, and what is wrong with the place, or ""."""
         return self._place.room()
+
+    def clock_us(self) -> int | None:
+        """Return wall minus monotonic time as it was before any step that is remembered."""
+        return self._steps.offset_us
 
     def close(self) -> None:
         """Leave the file tidy. Nothing depends on it."""
