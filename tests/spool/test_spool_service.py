@@ -601,6 +601,25 @@ async def test_names_are_looked_up_beside_slow_questions(stand):
     slow.result()
 
 
+async def test_a_question_that_cannot_be_answered_is_not_answered_wrongly(stand):
+    """A command's link is closed; an edge keeps its own, for its accepts are on it."""
+
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    edge, command = await stand.peer(), await stand.peer("command")
+    for lane in stand.service._reading._lanes.values():
+        lane._open_reader = broken
+    edge.say(Read(1, "committed", name(1), 0, 10))
+    command.say(Read(2, "ledger", "", 0, 10))
+    async with asyncio.timeout(WAIT_S):
+        await command.lost.wait()
+    edge.say(accept(1))
+
+    await edge.get(Safe)
+    assert edge.all(Page) == command.all(Page) == []
+
+
 async def test_a_drain_answers_all_it_has_taken(stand):
     """Each accept hears Safe, and is in the file, or Unsafe, and is not."""
     edge = await stand.peer()

@@ -16,17 +16,18 @@ sent and no reply came. That is deferred, and logged as `delivery.possible_dupli
 
 import asyncio
 import ssl
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from postweir.delivery.contents import Contents, Unfit
+from postweir.delivery.idle import Idle
 from postweir.delivery.meters import Meters
 from postweir.delivery.outcomes import outcome
 from postweir.delivery.reach import Reacher
 from postweir.delivery.route import Nowhere, Route, Router
 from postweir.delivery.schedule import Schedule, Site
 from postweir.delivery.session import Limits, Sent, Session, Unreached
+from postweir.delivery.ways import Ways
 from postweir.mail.reply import Reply
 from postweir.mail.smtp_client import Transaction
 from postweir.runtime import clock
@@ -36,11 +37,9 @@ from postweir.spool.handing import Handed
 from postweir.spool.ports import Content, Settle
 from postweir.spool.states import bucket_of, domain_of
 
-ROUTE_S = 5.0  # how long a route is used without looking: no longer than the shortest TTL
-ROUTES_MAX = 20_000
 SHUT_S = 30.0  # for so long a site that cannot be reached is left alone at first
 LOOK_S = 1.0  # how often what waits is looked at without any other reason
-SLICE = 200  # recipients settled at a stretch: about 10 ms
+SLICE = 200  # recipients queued or settled at a stretch: about 10 ms
 OUR_TROUBLE = Reply(451, "4.3.0", "Our own trouble; it is tried again")
 HUNG_UP = Reply(451, "4.4.2", "The host hung up before it was asked anything")
 QUIET = Reply(451, "4.4.1", "The host answers nothing, and many messages wait for it already")
@@ -85,10 +84,8 @@ class Worker:
         self._hands: Hands | None = None
         self._schedule: Schedule[Handed] = Schedule(connections_per_site_max=1, shut_s=1.0)
         self._contents = Contents()
-        self._routes: OrderedDict[str, tuple[float, Route | Nowhere]] = OrderedDict()
-        self._seeking: dict[str, list[Handed]] = {}
-        self._parked: OrderedDict[Session, Site[Handed]] = OrderedDict()  # idle, longest first
-        self._idle: dict[str, list[Session]] = {}  # the same by site, longest first
+        self._ways = Ways(router)
+        self._idle = Idle()
         self._hungry: dict[str, Site[Handed]] = {}  # want a connection when there may be one
         self._connections: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
@@ -98,8 +95,8 @@ class Worker:
 
     def configure(self, settings: Delivery, router: Router, hostname: str) -> None:
         """Go by these settings; what has begun goes on by the old."""
-        self._settings, self._router = settings, router
-        self._routes.clear()
+        self._settings = settings
+        self._ways.use(router)
         self._reacher.hostname = hostname
         self._reacher.limits = Limits(settings.connect_s, settings.reply_s, settings.final_reply_s)
         self._reacher.want_tls = settings.tls == "opportunistic"
@@ -137,53 +134,40 @@ class Worker:
         if self._stopping:
             return
         now_s = self._loop.time()
-        touched: dict[str, Site[Handed]] = {}
-        for one in handed:
-            domain = domain_of(one.out.address)
-            key = self._router.key(domain)
-            known = self._routes.get(key)
-            if known is not None and known[0] > now_s:
-                site = self._queue(one, domain, known[1], now_s)
-                if site is not None:
-                    touched[site.name] = site
-            elif key in self._seeking:
-                self._seeking[key].append(one)
-            else:
-                self._seeking[key] = [one]
-                self._spawn(self._others, self._seek(key, domain))
-        for site in touched.values():
-            self._staff(site)
+        routed, unknown = self._ways.sort(handed, now_s)
+        self._queue_all(routed, now_s)
+        for key, domain in unknown:
+            self._spawn(self._others, self._seek(key, domain))
 
     async def _seek(self, key: str, domain: str) -> None:
         """Find a route, for all that wait for it."""
         found: Route | Nowhere = Nowhere(OUR_TROUBLE, OUR_TROUBLE)
         try:
-            found = await self._router.find(domain)
-        finally:
-            now_s = self._loop.time()
-            self._routes[key] = (now_s + ROUTE_S, found)
-            self._routes.move_to_end(key)
-            if len(self._routes) > ROUTES_MAX:
-                self._routes.popitem(last=False)
-            waiting = self._seeking.pop(key)
-            if not self._stopping:
-                sites = {}
-                for one in waiting:
-                    site = self._queue(one, domain_of(one.out.address), found, now_s)
-                    if site is not None:
-                        sites[site.name] = site
-                for site in sites.values():
-                    self._staff(site)
+            found = await self._ways.find(domain)
+        except Exception as fault:
+            self._log.error("delivery.failed", fault=repr(fault), exc_info=fault)
+        waiting = self._ways.found(key, found, self._loop.time())
+        for at in range(0, len(waiting), SLICE):
+            routed = [(one, found) for one in waiting[at : at + SLICE]]
+            self._queue_all(routed, self._loop.time())
+            await asyncio.sleep(0)
 
-    def _queue(
-        self, one: Handed, domain: str, found: Route | Nowhere, now_s: float
-    ) -> Site[Handed] | None:
+    def _queue_all(self, routed: list[tuple[Handed, Route | Nowhere]], now_s: float) -> None:
+        touched: dict[str, Site[Handed]] = {}
+        for one, route in routed:
+            site = self._queue(one, route, now_s)
+            if site is not None:
+                touched[site.name] = site
+        for site in touched.values():
+            self._staff(site)
+
+    def _queue(self, one: Handed, found: Route | Nowhere, now_s: float) -> Site[Handed] | None:
         """Let it wait at its site; None when it does not come to that."""
         assert self._hands is not None
         if isinstance(found, Nowhere):
             self._settle(one, found.later if one.out.tries else found.first)
             return None
-        if self._is_anothers(found, domain):
+        if self._is_anothers(found, domain_of(one.out.address)):
             self._hands.hand_on(one, found.site)
             return None
         site = self._schedule.site(found.site)
@@ -215,17 +199,11 @@ class Worker:
         now_s = self._loop.time()
         if site.messages:
             self._schedule.asked(site, now_s)
-        idle = self._idle.get(site.name)
-        for _ in range(min(len(idle or ()), len(site.messages))):
-            assert idle
-            session = idle[-1]
-            self._unpark(session)
-            session.unpark(True)
+            self._idle.wake(site, len(site.messages))
         for _ in range(self._schedule.openings(site, now_s)):
             if len(self._connections) >= self._connections_max:
                 self._hungry[site.name] = site
-                if self._parked:
-                    next(iter(self._parked)).unpark(False)
+                self._idle.dismiss_one()
                 return
             site.opening += 1
             self._spawn(self._connections, self._connection(site))
@@ -280,28 +258,8 @@ class Worker:
             batch = self._schedule.next(site)
             if batch:
                 await self._send(site, session, batch)
-            elif self._hungry or not await self._rest(site, session):
+            elif self._hungry or not await self._idle.rest(site, session, self._settings.idle_s):
                 return
-
-    async def _rest(self, site: Site[Handed], session: Session) -> bool:
-        """Stay connected for a while; False when nothing came."""
-        site.idle += 1
-        self._parked[session] = site
-        self._idle.setdefault(site.name, []).append(session)
-        try:
-            return await session.park(self._settings.idle_s)
-        finally:
-            self._unpark(session)
-
-    def _unpark(self, session: Session) -> None:
-        site = self._parked.pop(session, None)
-        if site is None:
-            return
-        site.idle -= 1
-        idle = self._idle[site.name]
-        idle.remove(session)
-        if not idle:
-            del self._idle[site.name]
 
     async def _send(self, site: Site[Handed], session: Session, batch: list[Handed]) -> None:
         """Send one message to these recipients, and settle each of them."""

@@ -159,6 +159,8 @@ def _accept(arriving: Arriving, asked: Asked, check: bytes) -> Accept:
         bounces_1h_max=account.bounces_1h_max,
         return_path=account.return_path,
         eight_bit=arriving.envelope.eight_bit,
+        authenticated=bool(visitor.auth_username),
+        loops=arriving.loops,
     )
 
 

@@ -60,7 +60,7 @@ class Reading:
         self._waiting[one] += 1
         lane = self._lanes[read.question in URGENT]
         job = self._loop.run_in_executor(lane.pool, lane.answer, read)
-        job.add_done_callback(lambda done: self._reply(one, done))
+        job.add_done_callback(lambda done: self._reply(one, read, done))
 
     async def close(self) -> None:
         """Answer no more."""
@@ -68,7 +68,7 @@ class Reading:
             await self._loop.run_in_executor(lane.pool, lane.close)
             lane.pool.shutdown(wait=False, cancel_futures=True)
 
-    def _reply(self, one: Link, done: "asyncio.Future[Page]") -> None:
+    def _reply(self, one: Link, read: Read, done: "asyncio.Future[Page]") -> None:
         self._waiting[one] -= 1
         if not self._waiting[one]:
             del self._waiting[one]
@@ -76,8 +76,10 @@ class Reading:
             return
         fault = done.exception()
         if fault is not None:
-            # Whoever asked hears a closed connection, not an empty answer.
-            self._log.error("spool.read_failed", fault=str(fault))
-            one.abort()
+            self._log.error("spool.read_failed", question=read.question, fault=str(fault))
+            if read.question not in URGENT:
+                # Whoever asked hears a closed connection, not an empty answer; but an edge, whose
+                # accepts are on the same link, waits as long as it would for any answer.
+                one.abort()
             return
         one.send(done.result())
