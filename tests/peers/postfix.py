@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,9 +77,6 @@ class Postfix:
             os.chown(self._queue / name, owner, -1)
             (self._queue / name).chmod(0o700)
         (self._queue / "pid").mkdir()
-        for above in [self.folder, *self.folder.parents]:
-            if above.stat().st_uid == os.geteuid() and above != Path("/"):
-                above.chmod(above.stat().st_mode | 0o055)
         passwords = self._config / "relay_password"
         passwords.write_text(f"[127.0.0.1]:{relay_port} {username}:{secret}\n")
         main = recipe(**{
@@ -156,11 +154,20 @@ smtp_destination_concurrency_limit = 20
 
 
 @pytest.fixture
-def smtp_sink(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+def common_ground() -> Iterator[Path]:
+    """A folder that daemons without root can reach; pytest's own are closed to them."""
+    folder = Path(tempfile.mkdtemp(prefix="pf-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def smtp_sink(common_ground: Path) -> Iterator[tuple[int, Path]]:
     """A real smtp-sink that keeps each message in a file; gives its port and the folder."""
     if reason := missing(root=False):
         pytest.skip(reason)
-    folder = tmp_path / "sink"
+    folder = common_ground / "sink"
     folder.mkdir()
     port = free_port()
     words = [
@@ -173,9 +180,6 @@ def smtp_sink(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     ]
     if os.geteuid() == 0:
         words[1:1] = ["-u", "nobody"]
-        for above in [folder, *folder.parents]:
-            if above != Path("/") and above.stat().st_uid == 0:
-                above.chmod(above.stat().st_mode | 0o055)
         shutil.chown(folder, "nobody")
     process = subprocess.Popen(
         words,

@@ -14,6 +14,11 @@ def test_no_objection_is_no_verdict():
     assert judge(total({**ordinary, "usage.messages_1h": 900})) is None
 
 
+def test_a_flood_is_pending_not_held():
+    """Nothing pending is delivered: an operator must not clean up because our engine was late."""
+    assert judge(total({"usage.known": True, "usage.messages_1m": 100_000})) is None
+
+
 @pytest.mark.parametrize(
     ("facts", "rule"),
     [
@@ -22,13 +27,6 @@ def test_no_objection_is_no_verdict():
         ({"findings.spam": 1.0}, "refuse spam-for-sure"),
         ({"findings.attachment_dangerous": True}, "refuse attachment-dangerous"),
         ({"findings.url_listed": True}, "hold url-listed"),
-        ({"body.anomalies": ["bound"]}, "hold form-unreadable"),
-        ({"header.from_count": 2}, "hold from-many"),
-        ({"envelope.null_sender": True, "envelope.recipients": 2}, "hold bounce-to-many"),
-        ({"usage.known": True, "usage.recipients_1m": 5001}, "hold recipients-flood"),
-        ({"usage.known": True, "usage.messages_1m": 2001}, "hold messages-flood"),
-        ({"findings.attachment_encrypted": True, "envelope.recipients": 101}, "hold locked-flood"),
-        ({"usage.known": True, "usage.account_recipients_1m": 50_001}, "hold account-flood"),
     ],
 )
 def test_each_objection(facts, rule):
@@ -41,7 +39,6 @@ def test_each_objection(facts, rule):
 
 def test_they_only_object():
     """None of them lets a message go, and a refusal has a code and a text."""
-    assert len(CHECKS) == 12
     for check in CHECKS:
         assert check.verb in ("refuse", "hold")
         assert check.code

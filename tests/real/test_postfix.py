@@ -10,9 +10,9 @@ from hashlib import sha256
 
 import pytest
 from tests.harness import CORPORA, Installation, wait_for
-from tests.peers.postfix import Postfix, missing, smtp_sink
+from tests.peers.postfix import Postfix, common_ground, missing, smtp_sink
 
-__all__ = ["smtp_sink"]
+__all__ = ["common_ground", "smtp_sink"]
 
 pytestmark = pytest.mark.real
 
@@ -75,16 +75,15 @@ def bounced(log):
 
 
 @pytest.mark.parametrize("killed", ["", "spool", "edge", "judge", "delivery"])
-def test_the_corpus_through_postfix(killed, tmp_path, smtp_sink):
+def test_the_corpus_through_postfix(killed, common_ground, smtp_sink):
     """2,500 messages arrive with body and headers identical; a killed process loses none."""
     if reason := missing():
         pytest.skip(reason)
     limit = None if not killed else 600
     sink_port, sink_folder = smtp_sink
-    tmp_path.chmod(0o755)
-    (tmp_path / "pw").mkdir()
+    (common_ground / "pw").mkdir()
     here = Installation(
-        tmp_path / "pw", route={"*": f"127.0.0.1:{sink_port}"},
+        common_ground / "pw", route={"*": f"127.0.0.1:{sink_port}"},
         edge={"workers": 2}, judge={"wait_ms": 5000}, delivery={"in_hand_max": 200, "retry_s": [1]},
     )  # fmt: skip
     sent, bare = {}, 0
@@ -93,7 +92,7 @@ def test_the_corpus_through_postfix(killed, tmp_path, smtp_sink):
         username, secret = here.customer("acme")
         here.run("account", "set", "acme", "sender_messages_1h=100000")
         postfix = Postfix(
-            tmp_path / "customer", relay_port=here.port, username=username, secret=secret
+            common_ground / "customer", relay_port=here.port, username=username, secret=secret
         )
         try:
             wait_for(lambda: answers(postfix.port), 20, f"postfix answers\n{postfix.log()[-2000:]}")
@@ -123,7 +122,7 @@ def test_the_corpus_through_postfix(killed, tmp_path, smtp_sink):
     doubled = sum(len(copies) - 1 for n, copies in arrived.items() if n in sent)
     print(f"{len(sent)} sent, {len(arrived)} arrived, {doubled} doubled; refused: {refused}")
 
-    assert {n for n in sent if n not in arrived} == set(refused)
+    assert {n for n in sent if n not in arrived} == set(refused), ledger
     assert all(copy == sent[n] for n in sent for copy in arrived.get(n, ()))
     assert len(bare_refused) == bare
     assert all(r.startswith(("550 5.6.0 ", "550 5.7.1 [CS] ")) for r in refused.values())

@@ -144,9 +144,12 @@ class Worker:
         found: Route | Nowhere = Nowhere(OUR_TROUBLE, OUR_TROUBLE)
         try:
             found = await self._ways.find(domain)
-        except Exception as fault:
-            self._log.error("delivery.failed", fault=repr(fault), exc_info=fault)
-        waiting = self._ways.found(key, found, self._loop.time())
+        finally:
+            waiting = self._ways.found(key, found, self._loop.time())
+            if not self._stopping:
+                self._spawn(self._others, self._queue_slices(waiting, found))
+
+    async def _queue_slices(self, waiting: list[Handed], found: Route | Nowhere) -> None:
         for at in range(0, len(waiting), SLICE):
             routed = [(one, found) for one in waiting[at : at + SLICE]]
             self._queue_all(routed, self._loop.time())
