@@ -21,9 +21,10 @@ $(STAMP): requirements/dev.lock pyproject.toml
 check: setup ## format, lint, types, the house, unit and property tests: under a minute
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/pytest -n 2 -m "not real"
+	@$(BIN)/pytest -n 3 -m "not real"
 
 test: check ## check, then real processes and real peers
+	@POSTWEIR_PROPERTIES=thorough $(BIN)/pytest -n 3 -m "not real" tests/mail tests/runtime tests/contracts
 	@$(BIN)/pytest -m real
 
 demo: setup ## one evening of mail through all of it, on loopback, with a scratch directory
