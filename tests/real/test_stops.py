@@ -12,16 +12,23 @@ pytestmark = pytest.mark.real
 IN_HAND_MAX = 200
 
 
-def check(on, load, *, doubles_max):
-    """Nothing promised is missing, nothing doubled beyond the bound, and the ledger closes."""
+def check(on, load, *, doubles_max, unsure=False):
+    """Nothing promised is missing, nothing doubled beyond the bound, and the ledger closes.
+
+    `unsure`: a shard that was stopped in the middle of a commit and went on later may have taken
+    what was answered 451 meanwhile (borders.md: outcome unknown).
+    """
     on.settled(90)
     arrived = on.arrived()
     lost = [token for token in load.promised if token not in arrived]
     doubled = [token for token, times in arrived.items() if times > 1]
     assert not lost, f"{len(lost)} of {len(load.promised)} lost: {lost[:5]}"
     assert len(doubled) <= doubles_max, f"{len(doubled)} doubled"
-    # What arrived without a 250 was never answered: its commit was, its reply was not.
-    assert set(arrived) - set(load.promised) <= load.unknown
+    # What arrived without a 250 was never answered: its commit was made, its reply not.
+    unanswered = load.unknown | {
+        t for t, code in load.turned_away.items() if unsure and code == 451
+    }
+    assert set(arrived) - set(load.promised) <= unanswered
 
 
 @pytest.mark.parametrize(
@@ -105,7 +112,7 @@ def test_one_of_two_stopped(kind, count):
         assert during > 100
         if kind == "spool":
             assert slowest_s < 2.2, f"{slowest_s} s"
-        check(on, load, doubles_max=0)
+        check(on, load, doubles_max=0, unsure=kind == "spool")
 
 
 def test_drain():
