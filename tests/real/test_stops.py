@@ -156,3 +156,27 @@ def test_the_folder_of_promises_cannot_be_written():
         assert code == 452
         smtp.close()
         assert on.audit()["accepted"] == 0
+
+
+def test_the_folder_of_promises_is_gone():
+    """Without its folder a shard takes nothing: 451 before 354; when it is back, so is the mail."""
+    with scene(supervisor={"silence_s": 60}) as on:
+        spool = on.here.folder / "var" / "spool"
+
+        def asked():
+            smtp = on.connect()
+            smtp.mail("joe@customer.example")
+            smtp.rcpt("kim@fine.example")
+            code, _ = smtp.docmd("DATA")
+            smtp.close()
+            return code
+
+        assert asked() == 354
+        spool.rename(spool.with_name("elsewhere"))
+        wait_for(lambda: asked() == 451, 5, "451 before 354")
+        spool.with_name("elsewhere").rename(spool)
+        wait_for(lambda: asked() == 354, 10, "it takes mail again")
+        with Load(on) as load:
+            load.reach(20)
+
+        check(on, load, doubles_max=0)
