@@ -2,6 +2,7 @@
 
 import pytest
 
+from postweir.mail.address import domain_of
 from postweir.policy.verdict import VERBS, Verdict
 from postweir.spool.ports import BUCKETS, LANES
 from postweir.spool.states import (
@@ -11,7 +12,6 @@ from postweir.spool.states import (
     MessageState,
     RecipientState,
     bucket_of,
-    domain_of,
     lane_of,
     message_after,
     on_arrival,

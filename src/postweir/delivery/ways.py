@@ -3,8 +3,8 @@
 from collections import OrderedDict
 
 from postweir.delivery.route import Nowhere, Route, Router
+from postweir.mail.address import domain_of
 from postweir.spool.handing import Handed
-from postweir.spool.states import domain_of
 
 ROUTE_S = 5.0  # how long a route is used without looking: no longer than the shortest TTL
 ROUTES_MAX = 20_000

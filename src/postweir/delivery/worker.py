@@ -28,6 +28,7 @@ from postweir.delivery.route import Nowhere, Route, Router
 from postweir.delivery.schedule import Schedule, Site
 from postweir.delivery.session import Limits, Sent, Session, Unreached
 from postweir.delivery.ways import Ways
+from postweir.mail.address import domain_of
 from postweir.mail.reply import Reply
 from postweir.mail.smtp_client import Transaction
 from postweir.runtime import clock
@@ -35,7 +36,7 @@ from postweir.runtime.log import Log
 from postweir.runtime.settings import Delivery
 from postweir.spool.handing import Handed
 from postweir.spool.ports import Content, Settle
-from postweir.spool.states import bucket_of, domain_of
+from postweir.spool.states import bucket_of
 
 SHUT_S = 30.0  # for so long a site that cannot be reached is left alone at first
 LOOK_S = 1.0  # how often what waits is looked at without any other reason

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from postweir.mail.address import domain_of
 from postweir.runtime.frames import Frame
 from postweir.runtime.link import Line, Link
 from postweir.runtime.log import Log
@@ -35,7 +36,7 @@ from postweir.spool.ports import (
     ShardFrame,
     Sited,
 )
-from postweir.spool.states import bucket_of, domain_of
+from postweir.spool.states import bucket_of
 
 BASE_MAX = 8  # a bucket's own share: enough that a quiet one never waits for more
 AHEAD_MAX = 64  # credit lying at a shard; it is refreshed within a turn of two event loops

@@ -10,10 +10,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
+from postweir.mail.address import domain_of
 from postweir.mail.envelope import RECIPIENTS_MAX, is_message_id
 from postweir.spool.ports import Accept, Away, Content, Done, Out
 from postweir.spool.shard import Fetch
-from postweir.spool.states import bucket_of, domain_of, lane_of, recipients_of
+from postweir.spool.states import bucket_of, lane_of, recipients_of
 from postweir.spool.writer import RoomyStore
 
 ORPHAN_AGE_S = 600.0  # the longest transaction: a younger file may still be named by an accept

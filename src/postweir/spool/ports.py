@@ -1,6 +1,6 @@
 """What crosses between a shard and all others, and what this room asks of storage."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
@@ -287,26 +287,6 @@ class MessageRow(Value, frozen=True):
     log: dict[str, str] = {}
     stage: str = ""  # of a refusal
     reply: str = ""  # of a refusal
-
-
-class Shard(Protocol):
-    """One owner of promises: spool.client on one host; in a fleet, storage.postgres."""
-
-    async def accept(self, accept: Accept) -> Safe | Unsafe:
-        """Commit. Raises `Unknown` when the outcome cannot be known: answer 451."""
-        ...
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Record a refusal; a hint, bounded, may be lost with the shard."""
-        ...
-
-    def due(self, hello: Hello) -> AsyncIterator[Content | Out]:
-        """Yield what is due in the buckets that have credit."""
-        ...
-
-    def settle(self, settle: Settle) -> None:
-        """Commit an outcome; keep it until it is Settled."""
-        ...
 
 
 class Quarantine(Value, frozen=True):

@@ -117,11 +117,6 @@ def lane_of(sender_key: str) -> int:
     return zlib.crc32(sender_key.encode()) % LANES
 
 
-def domain_of(address: str) -> str:
-    """Return what stands after the last @, "" when there is none."""
-    return address.rpartition("@")[2] if "@" in address else ""
-
-
 RECIPIENT_BITS = 10  # 1,000 recipients a message at most; the row of one is message << 10 | n
 
 

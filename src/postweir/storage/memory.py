@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from postweir.mail.address import domain_of
 from postweir.mail.envelope import message_id
 from postweir.mail.headers import header_end
 from postweir.mail.reply import Reply
@@ -31,7 +32,6 @@ from postweir.spool.states import (
     MessageState,
     RecipientState,
     bucket_of,
-    domain_of,
     lane_of,
     message_after,
     message_of,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from postweir.mail.address import domain_of
 from postweir.mail.headers import header_end
 from postweir.mail.reply import Reply
 from postweir.runtime.frames import pack
@@ -10,7 +11,6 @@ from postweir.spool.ports import Accept, Refusal, Settle, Sited
 from postweir.spool.states import (
     RecipientState,
     bucket_of,
-    domain_of,
     lane_of,
     message_of,
     on_arrival,

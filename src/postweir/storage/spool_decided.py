@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from postweir.mail.address import domain_of
 from postweir.mail.reply import Reply
 from postweir.runtime.frames import pack
 from postweir.spool.ports import Judged, Quarantine, Request
 from postweir.spool.states import (
     MessageState,
     RecipientState,
-    domain_of,
     message_of,
     on_late_verdict,
     recipients_of,

@@ -9,10 +9,11 @@ from pathlib import PurePath
 from typing import Any
 
 from postweir.identity.sender import Sender
+from postweir.mail.address import domain_of
 from postweir.mail.envelope import Envelope
 from postweir.runtime.frames import from_json, json, unpack
 from postweir.spool.ports import LANES, Accept, Away, Content, Out, Quarantine
-from postweir.spool.states import domain_of, recipients_of
+from postweir.spool.states import recipients_of
 from postweir.storage.spool_place import Place
 from postweir.storage.spool_schema import first, rows
 from postweir.storage.spool_values import Pauses

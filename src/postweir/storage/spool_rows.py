@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from postweir.mail.address import domain_of
 from postweir.mail.reply import Reply
 from postweir.runtime.frames import json, pack
 from postweir.spool import bounce
@@ -12,7 +13,6 @@ from postweir.spool.states import (
     MessageState,
     RecipientState,
     bucket_of,
-    domain_of,
     lane_of,
     message_after,
     recipients_of,

@@ -3,8 +3,9 @@
 Small batches, when the writer has nothing else to do, so that no accept waits for them.
 """
 
+from postweir.mail.address import domain_of
 from postweir.runtime.settings import Spool
-from postweir.spool.states import domain_of, recipients_of
+from postweir.spool.states import recipients_of
 from postweir.storage.spool_decided import Decided
 from postweir.storage.spool_schema import WAITS_NOT, first, rows
 from postweir.storage.spool_values import Numbers, Pauses
