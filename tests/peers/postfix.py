@@ -14,15 +14,9 @@ from pathlib import Path
 
 import pytest
 from tests.harness import free_port, wait_for
+from tests.peers.unpacked import PEERS, ROOT, environment
 
-ROOT = Path(__file__).parent.parent.parent
-PEERS = Path(os.environ.get("POSTWEIR_PEERS", ROOT / ".peers"))
-LIBRARIES = f"{PEERS}/usr/lib/x86_64-linux-gnu:{PEERS}/usr/lib/postfix"
-ENVIRONMENT = {
-    **os.environ,
-    "LD_LIBRARY_PATH": LIBRARIES,
-    "SASL_PATH": f"{PEERS}/usr/lib/x86_64-linux-gnu/sasl2",
-}
+ENVIRONMENT = {**environment(), "SASL_PATH": f"{PEERS}/usr/lib/x86_64-linux-gnu/sasl2"}
 OWNER, GROUP = "uucp", "news"  # of every Debian: Postfix wants an owner that nobody else is
 
 
