@@ -1,4 +1,4 @@
-"""Programs of Debian's that `.ci/peers` unpacks: found there first, else where the machine has them."""
+"""Programs that `.ci/peers` unpacks: found there first, else where the machine has them."""
 
 import os
 import shutil
