@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: help setup check test demo format lock map clean
+.PHONY: help setup check test fuzz demo format lock map clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,8 +24,14 @@ check: setup ## format, lint, types, the house, unit and property tests: under a
 	@$(BIN)/pytest -n 3 -m "not real"
 
 test: check ## check, then real processes and real peers
-	@POSTWEIR_PROPERTIES=thorough $(BIN)/pytest -n 3 -m "not real" tests/mail tests/runtime tests/contracts
+	@POSTWEIR_PROPERTIES=thorough $(BIN)/pytest -n 3 -m "not real" tests/mail tests/runtime tests/contracts tests/storage tests/judge
 	@$(BIN)/pytest -m real
+
+fuzz: setup ## hostile inputs for every parser, guided by coverage; FUZZ="smtp_server --seconds 600" for one
+	@$(BIN)/python -m tests.fuzz $(or $(FUZZ),all --seconds 60)
+
+crash: setup ## attack the promise behind a 250: make crash CRASH="--seconds 600"
+	@$(BIN)/python -m tests.crash $(CRASH)
 
 demo: setup ## one evening of mail through all of it, on loopback, with a scratch directory
 	@$(BIN)/python -m demo $(DEMO)

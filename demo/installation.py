@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import ipaddress
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -100,6 +101,7 @@ class Installation:
             sections.setdefault(name, {}).update(keys)
         sections["delivery"]["route"] = route
         self.config.write_text(_toml(sections))
+        self.environment: dict[str, str] = {}  # what its processes get beside our own
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, wait_s: float = 20.0) -> float:
@@ -112,6 +114,7 @@ class Installation:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env={**os.environ, **self.environment},
                 start_new_session=True,  # a terminal's ^C is for whoever started it, who stops it
             )
         said: list[str] = []

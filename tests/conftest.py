@@ -1,9 +1,8 @@
 """How many examples a property gets: few before every commit, the usual hundred in `make test`."""
 
-import os
-
 from hypothesis import settings
+from tests.effort import EFFORT
 
 settings.register_profile("quick", max_examples=30, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
-settings.load_profile(os.environ.get("POSTWEIR_PROPERTIES", "quick"))
+settings.load_profile(EFFORT)

@@ -69,14 +69,19 @@ class Scene:
 
 @contextlib.contextmanager
 def scene(
-    *, start: bool = True, route: dict[str, str] | None = None, **changes: dict[str, Any]
+    *,
+    start: bool = True,
+    route: dict[str, str] | None = None,
+    sink: Sink | None = None,
+    environment: dict[str, str] | None = None,
+    **changes: dict[str, Any],
 ) -> Iterator[Scene]:
     """Give a running installation in a short-named folder; shows its log when a test fails.
 
     All mail goes to the scene's sink, unless `route` says something else.
     """
     folder = Path(tempfile.mkdtemp(prefix="pw-"))
-    sink, port = Sink(World()), free_port()
+    sink, port = sink or Sink(World()), free_port()
     sink.open(port)
     changes = {
         **changes,
@@ -85,6 +90,7 @@ def scene(
     }
     route = {"*": f"127.0.0.1:{port}"} if route is None else route
     here = Installation(folder, route=route, **changes)
+    here.environment |= environment or {}
     try:
         with here:
             if start:
@@ -92,6 +98,8 @@ def scene(
             username, secret = here.customer("acme")
             here.run("account", "set", "acme", "sender_messages_1h=1000000")
             yield Scene(here, sink, port, username, secret)
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):  # somebody has seen enough
+        raise
     except BaseException:
         print(here.tail(60))
         raise
@@ -122,6 +130,7 @@ class Load:
     scene: Scene
     threads: int = 4
     size: int = 1500
+    name: str = "t"  # what its tokens begin with
     promised: dict[str, str] = field(default_factory=dict)  # token → id: every 250
     unknown: set[str] = field(default_factory=set)  # connection lost after the data was sent
     turned_away: dict[str, int] = field(default_factory=dict)  # token → code, after the data
@@ -157,10 +166,11 @@ class Load:
             with contextlib.suppress(OSError, smtplib.SMTPException):
                 while not self._stop.is_set():
                     sent += 1
-                    self._one(smtp, f"t{number}-{sent}")
+                    self.send_one(smtp, f"{self.name}{number}-{sent}")
             smtp.close()
 
-    def _one(self, smtp: smtplib.SMTP, token: str) -> None:
+    def send_one(self, smtp: smtplib.SMTP, token: str) -> None:
+        """Send one message and write down what came of it."""
         smtp.mail("joe@customer.example")
         code, _ = smtp.rcpt("kim@fine.example")
         if code != 250:

@@ -9,6 +9,7 @@ from postweir.cli import app
 from postweir.desk import (
     accounts,
     credentials,
+    doctor,
     ledger,
     messages,
     policies,
@@ -69,7 +70,8 @@ def test_every_option_and_argument_is_told(words):
 @pytest.mark.parametrize(
     "kind",
     [
-        accounts.Shown, credentials.Made, credentials.Shown, ledger.Audit, messages.Changed,
+        accounts.Shown, credentials.Made, credentials.Shown, doctor.Finding, doctor.Health,
+        ledger.Audit, messages.Changed,
         policies.Checked, policies.Fault, policies.Status, queues.Asked, queues.Summed,
         queues.Waiting, senders.Shown, service.Checked, service.Reloaded, settings.Fault,
         journal.Timeline, journal.RecipientShown,

@@ -156,6 +156,7 @@ class Hands:
     def __init__(self, mine=lambda _: True):
         self.settles = []
         self.handed_on = []
+        self.records = True
         self.is_mine = mine
         self._more = asyncio.Event()
         self.passed = asyncio.Event()
@@ -165,6 +166,9 @@ class Hands:
         handed.settle = settle
         self.settles.append(settle)
         self._more.set()
+
+    def may_send(self, handed):
+        return self.records
 
     def hand_on(self, handed, site):
         self.handed_on.append((handed.out.recipient, site))

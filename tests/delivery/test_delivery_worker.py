@@ -895,3 +895,18 @@ async def test_a_drain_that_runs_out_says_what_may_come_twice():
         assert log.events.count("delivery.possible_duplicate") == 1
         assert hands.settles == []
         assert [one.doubtful for one in batch] == [True]
+
+
+async def test_what_cannot_be_recorded_is_given_back_unsent():
+    """While its shard cannot commit outcomes nothing more is sent; then all goes on."""
+    async with Remote() as remote, delivering(to(remote)) as (worker, hands):
+        hands.records = False
+        worker.take(message("m1", "a@b.example", "c@b.example"))
+        await asyncio.wait_for(hands.passed.wait(), 5)
+
+        assert hands.handed_on == [(1, "b.example"), (2, "b.example")]
+        assert hands.settles == []
+        assert remote.got == []
+        hands.records = True
+        worker.take(message("m2", "a@b.example", first=3))
+        assert (await hands.until(1))[3].outcome == "delivered"

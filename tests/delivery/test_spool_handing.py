@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import itertools
 from collections import Counter
 
 import pytest
@@ -71,6 +72,10 @@ class Shard:
                 case Hello():
                     self.hellos.append(frame)
                     self.credit.clear()
+                case Credit() if frame.more < 0:
+                    back = min(-frame.more, self.credit[frame.bucket])
+                    self.credit[frame.bucket] -= back
+                    self._links[-1].send(Credit(frame.bucket, -back))
                 case Credit():
                     self.credit[frame.bucket] += frame.more
                 case Settle():
@@ -321,6 +326,39 @@ async def test_the_starved_are_fed_in_turn(tmp_path):
         await shard.until(lambda: shard.credit.total() == 50)
 
 
+async def test_credit_that_lies_unused_is_had_back(tmp_path, monkeypatch):
+    """After a burst to many buckets the one that still has mail gets more than its own share."""
+    monkeypatch.setattr(handing, "RECALL_S", 0.05)
+    async with playing(tmp_path, in_hand_max=300) as (hands, got, shard):
+        domains = {bucket_of(f"d{n}.example"): f"d{n}.example" for n in range(1000)}
+        numbers = itertools.count(1)
+
+        def spend(buckets):
+            frames = [content("m")]
+            for bucket in buckets:
+                frames += [
+                    out(next(numbers), address=f"a@{domains[bucket]}")
+                    for _ in range(shard.credit[bucket])
+                ]
+            shard.say(*frames)
+
+        for _ in range(30):
+            spend(range(BUCKETS))
+            await asyncio.sleep(0.002)
+        for one in got:
+            hands.settle(one, settle(one))
+        shard.say(Settled([(one.out.recipient, 1) for one in got]))
+        await shard.until(lambda: not hands.in_hand)
+        await shard.until(lambda: shard.credit.total() > 200)
+        async with asyncio.timeout(3):
+            while hands.in_hand < 70:
+                spend([0])
+                await asyncio.sleep(0.01)
+                assert hands.in_hand + shard.credit.total() <= 300
+
+        assert all(shard.credit[b] >= 1 for b in range(1, BUCKETS))
+
+
 async def test_a_smaller_bound_is_kept_from_then_on(tmp_path):
     """After a reload nothing more is granted until hand and credit are below the new bound."""
     async with playing(tmp_path, in_hand_max=2000) as (hands, got, shard):
@@ -332,7 +370,9 @@ async def test_a_smaller_bound_is_kept_from_then_on(tmp_path):
         await shard.until(lambda: len(got) == count)
         await asyncio.sleep(0.01)
 
-        assert shard.credit.total() == before - count
+        assert shard.credit.total() <= before - count
+        assert shard.credit[hot] == 0
+        await shard.until(lambda: shard.credit.total() <= 64)  # the rest is asked back
 
 
 async def test_stopping_grants_nothing_more(tmp_path):
@@ -371,3 +411,28 @@ async def test_much_is_said_before_a_line_is_closed(tmp_path):
         await hands.close()
 
         await shard.until(lambda: len(shard.sited) == 20_000)
+
+
+async def test_a_shard_that_cannot_record_gets_no_more_outcomes(tmp_path):
+    """By its word, and by its silence: what it handed out would be sent again."""
+    async with playing(tmp_path) as (hands, got, shard):
+        shard.say(Health("", True, "", 1, 0), content("m"), out(1))
+        await shard.until(lambda: got)
+        assert hands.may_send(got[0])
+        shard.say(Health("", False, "full", 0, 0, records=False))
+        await shard.until(lambda: not hands.may_send(got[0]))
+        shard.say(Health("", True, "", 1, 0))
+        await shard.until(lambda: hands.may_send(got[0]))
+
+
+async def test_a_shard_that_is_gone_gets_no_more_outcomes(tmp_path, monkeypatch):
+    """After a moment, in which one that was killed is back."""
+    monkeypatch.setattr(handing, "UNHEARD_S", 0.3)
+    async with playing(tmp_path) as (hands, got, shard):
+        shard.say(Health("", True, "", 1, 0), content("m"), out(1))
+        await shard.until(lambda: got)
+        await shard.close()
+        assert hands.may_send(got[0])
+        await shard.until(lambda: not hands.may_send(got[0]))
+        await shard.open()
+        await shard.until(lambda: hands.may_send(got[0]))

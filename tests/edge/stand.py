@@ -5,12 +5,13 @@ import base64
 import inspect
 import ssl
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from postweir.edge.bodies import Folders
+from postweir.edge import pressure
+from postweir.edge.bodies import Disks, Folders
 from postweir.edge.meters import Meters
 from postweir.edge.names import Names
 from postweir.edge.ports import Shards
@@ -84,16 +85,21 @@ class FakeShards:
         self.why = ""
         self.answer: str = "safe"  # or unknown, or the reason of Unsafe
         self.chooses = True
+        self.free = 2**40
         self.go = asyncio.Event()
         self.go.set()
 
     def reason(self) -> str:
         return self.why
 
-    def choose(self) -> int:
-        if not self.chooses:
+    def free_bytes(self) -> int:
+        return self.free
+
+    def choose(self, avoid: AbstractSet[int] = frozenset()) -> int:
+        found = [shard for shard in (2, 1) if shard not in avoid]
+        if not self.chooses or not found:
             raise Unknown
-        return 2
+        return found[0]
 
     async def accept(self, accept: Accept, *, shard: int | None = None) -> Safe | Unsafe:
         body = accept.body
@@ -160,6 +166,18 @@ class Stand:
         assert (await client.ask(f"AUTH PLAIN {plain(self.username, self.secret)}"))[:3] == "235"
         return client
 
+    def left(self) -> dict[str, object]:
+        """What is still counted though nobody is there: must be nothing."""
+        counts, flights = self.worker.counts, self.worker.flights
+        found = {
+            "clients": counts.clients.total, "holders": counts.holders.total,
+            "unknown": len(counts.unknown), "handshakes": len(counts.handshakes),
+            "bytes_of": counts._bytes_of, "bytes_claimed": counts.bytes_claimed,
+            "in_flight": flights.held.total, "waiting": flights.waiting.total,
+            "queues": flights._queues, "clearing": self.worker.clearing,
+        }  # fmt: skip
+        return {name: value for name, value in found.items() if value}
+
     def files(self) -> list[str]:
         """Names of the bodies on disk."""
         return sorted(p.name for p in self.spool.glob("bodies-*/*"))
@@ -169,6 +187,7 @@ class Stand:
         await until(lambda: self.sweeper.idle)
         assert self.worker.counts.connections == 0
         assert self.worker.counts.bytes_held == 0
+        assert self.left() == {}
 
     def change(self, *accounts: Account, credentials: tuple[Credential, ...] | None = None) -> None:
         """Write the tables anew, and wait for nobody to notice."""
@@ -271,11 +290,11 @@ async def stand(tmp_path: Path, *, tls: ssl.SSLContext | None = None, account=No
     directory.start()
     judge, shards = FakeJudge(), FakeShards(spool)
     sweeper = Sweeper()
-    with ThreadPoolExecutor(2) as pool:
+    with Disks(2) as disks:
         worker = Worker(
             settings=settings(tmp_path, **edge), directory=directory, shards=shards, judge=judge,
             folders=Folders(spool), names=Names(7), meters=Meters(Metrics()), log=quiet(),
-            secret=KEY, pool=pool, tls=lambda: tls,
+            secret=KEY, disks=disks, tls=lambda: tls,
         )  # fmt: skip
         loop = asyncio.get_running_loop()
         servers = [
@@ -287,7 +306,9 @@ async def stand(tmp_path: Path, *, tls: ssl.SSLContext | None = None, account=No
             for implicit in (False, True)
         ]
         ports = [server.sockets[0].getsockname()[1] for server in servers]
-        sweeping = asyncio.create_task(sweeper.run())
+        sweeping = asyncio.create_task(
+            sweeper.run(lambda now: pressure.look(worker, sweeper.connections, now))
+        )
         on = Stand(
             worker, sweeper, judge, shards, tables, spool, *ports, credential.username, secret,
             servers,

@@ -4,12 +4,13 @@ import asyncio
 import errno
 import hashlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from postweir.edge import bodies
-from postweir.edge.bodies import WRITE_BYTES_MIN, Folders, Spill, add
+from postweir.edge.bodies import WRITE_BYTES_MIN, Disks, Folders, Spill, add
 
 PIECE = b"x" * WRITE_BYTES_MIN
 
@@ -138,3 +139,85 @@ def test_folders_that_take_files(tmp_path):
     (tmp_path / "bodies-1").write_bytes(b"")
     folders.look()
     assert not folders.usable
+
+
+class Calls:
+    """The calls that threads of the disk make of the kernel; the `at`-th of one kind fails."""
+
+    def __init__(self, monkeypatch, call: str, at: int, number: int) -> None:
+        self.call, self.at, self.number = call, at, number
+        self.made: list[str] = []
+        for name in ("open", "write", "fsync", "close"):
+            real = getattr(os, name)
+            monkeypatch.setattr(bodies.os, name, lambda *a, n=name, r=real: self._do(n, r, *a))
+
+    def _do(self, name, real, *values):
+        if not threading.current_thread().name.startswith("bad"):
+            return real(*values)
+        self.made.append(name)
+        if name != self.call or self.made.count(name) != self.at:
+            return real(*values)
+        if self.number == 0:  # a write that is short, as the kernel may at any time
+            return real(values[0], bytes(values[1])[: len(values[1]) // 3])
+        if name == "close":
+            real(*values)  # Linux has closed it all the same
+        raise OSError(self.number, os.strerror(self.number))
+
+
+FAULTS = [
+    *(("open", at, n) for at in (1, 2) for n in (errno.EMFILE, errno.EIO, errno.ENOSPC)),
+    *(("write", at, n) for at in range(1, 6) for n in (0, errno.EIO, errno.ENOSPC, errno.EDQUOT)),
+    *(("fsync", at, n) for at in (1, 2) for n in (errno.EIO, errno.ENOSPC, errno.EDQUOT)),
+    *(("close", at, errno.EIO) for at in (1, 2)),
+]
+
+
+@pytest.mark.parametrize(("call", "at", "number"), FAULTS)
+async def test_each_call_of_the_kernel_fails_once(tmp_path, monkeypatch, call, at, number):
+    """Then it is not said to be safe; no sync is tried again; no file or descriptor stays."""
+    before = len(os.listdir("/proc/self/fd"))
+    with ThreadPoolExecutor(1, "bad") as pool:
+        calls = Calls(monkeypatch, call, at, number)
+        made, freed = spill(tmp_path / "a", pool)
+        text = b""
+        for n in range(5):
+            text += bytes([n]) * len(PIECE)
+            made.write(text[-len(PIECE) :])
+            while made.writing:  # noqa: ASYNC110 - so that each piece is a write of its own
+                await asyncio.sleep(0)
+        try:
+            check = await made.finish()
+        except OSError as fault:
+            found = fault.errno
+        else:
+            found = 0
+            assert (tmp_path / "a").read_bytes() == text
+            assert check == hashlib.blake2b(text, digest_size=16).digest()
+        assert found == number, "a fault that nobody was told, or another"
+        if call == "fsync":
+            assert calls.made.count("fsync") == at, "a failed sync was tried again"
+        monkeypatch.undo()
+        await made.drop()
+
+    assert sum(freed) == made.length
+    assert list(tmp_path.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_a_disk_that_hangs_shows_and_comes_back(monkeypatch):
+    """While something takes seconds its shard is named, and no other; then it is as before."""
+    monkeypatch.setattr(bodies, "HANGS_S", 0.02)
+    go = threading.Event()
+    with Disks(1) as disks:
+        job = disks.of(1).submit(go.wait, 10)
+        done = disks.of(2).submit(len, "")
+        try:
+            async with asyncio.timeout(5):
+                while disks.hanging != {1}:  # noqa: ASYNC110 - time has no event
+                    await asyncio.sleep(0.005)
+        finally:
+            go.set()
+        job.result()
+        done.result()
+
+        assert disks.hanging == frozenset()

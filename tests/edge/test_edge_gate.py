@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.edge.stand import FakeJudge, FakeShards, implements
 
-from postweir.edge.gate import BUSY, CROWDED, FULL, STOPPING, Counts, admit, begin, neighbourhood
+from postweir.edge import gate
+from postweir.edge.counts import Counts
 from postweir.edge.names import COUNTER_MAX, Names
 from postweir.edge.ports import Shards
 from postweir.edge.sasl import Challenge, Claim, Garbled, Sasl
@@ -19,25 +20,36 @@ LIMITS = Edge(connections_max=10, connections_per_client_max=3, memory_bytes_max
 @pytest.mark.parametrize(
     ("now", "answer"),
     [
-        ((9, 2, 99, False), None),
-        ((10, 0, 0, False), FULL),
-        ((3, 3, 0, False), CROWDED),
-        ((0, 0, 100, False), BUSY),
-        ((0, 0, 0, True), STOPPING),
-        ((7, 0, 0, False), FULL),
+        ({"connections": 8, "of_client": 2, "bytes_held": 99}, None),
+        ({"connections": 10}, gate.FULL),
+        ({"connections": 7, "room": 7}, gate.FULL),
+        ({"connections": 3, "of_client": 3}, gate.CROWDED),
+        ({"connections": 8, "of_holder": 5, "share": 5}, None),
+        ({"connections": 9, "of_holder": 5, "share": 5}, gate.OVER_SHARE),
+        ({"connections": 9, "of_holder": 4, "share": 5}, None),
+        ({"bytes_held": 100}, gate.BUSY),
+        ({"stopping": True}, gate.STOPPING),
     ],
 )
 def test_who_gets_in(now, answer):
     """Each limit turns away exactly when it is reached, with 421 4.3.2."""
-    connections, of_client, held, stopping = now
-    room = 7 if connections == 7 else 100  # connections for which there are descriptors
-    said = admit(
-        LIMITS, room=room, connections=connections, of_client=of_client, bytes_held=held,
-        stopping=stopping,
-    )  # fmt: skip
+    calm = {
+        "room": 100, "connections": 0, "of_client": 0, "of_holder": 0, "share": 10,
+        "bytes_held": 0, "stopping": False,
+    }  # fmt: skip
+    said = gate.connect(LIMITS, **calm | now)
 
     assert said == answer
-    assert said is None or str(said).startswith("421 4.3.2")
+    assert said is None or str(said.reply).startswith("421 4.3.2")
+
+
+def test_who_may_stay():
+    """In the last tenth of connections an account above the share goes; at its share it stays."""
+    crowded = {"room": 100, "connections": 9, "share": 5}
+
+    assert gate.stay(LIMITS, **crowded, of_holder=6) == gate.OVER_SHARE
+    assert gate.stay(LIMITS, **crowded, of_holder=5) is None
+    assert gate.stay(LIMITS, **crowded | {"connections": 8}, of_holder=8) is None
 
 
 @pytest.mark.parametrize(
@@ -51,26 +63,44 @@ def test_who_gets_in(now, answer):
 )
 def test_who_counts_as_one_client(client, counted):
     """Whoever has an IPv6 address has 2^64 of them: they count as one."""
-    assert neighbourhood(client) == counted
+    assert gate.neighbourhood(client) == counted
 
 
 def test_a_message_needs_memory():
-    """No message begins when what is held is at its bound."""
-    assert begin(LIMITS, bytes_held=99) is None
-    assert begin(LIMITS, bytes_held=100) == BUSY
+    """No message begins when what is held is at its bound, or its account holds half of that."""
+    assert gate.begin(LIMITS, bytes_held=99, of_account=49) is None
+    assert gate.begin(LIMITS, bytes_held=100, of_account=0) == gate.MEMORY
+    assert gate.begin(LIMITS, bytes_held=60, of_account=50) == gate.OWN_MEMORY
+    assert gate.go_on(LIMITS, bytes_held=199) is None
+    assert gate.go_on(LIMITS, bytes_held=200) == gate.MEMORY
+
+
+def test_a_message_needs_disk():
+    """What is free, less what others were promised, must leave the least that stays free."""
+    room = {"free_bytes": 1000, "free_bytes_min": 300, "claimed": 200}
+
+    assert gate.fits(**room, size=500) is None
+    assert gate.fits(**room, size=501) == gate.DISK
+
+
+def test_reasons_are_a_bounded_set():
+    """Every bound has a reason for the metric, and what it says is temporary."""
+    assert all(no.reply.transient for no in gate.REASONS)
+    assert len({no.reason for no in gate.REASONS}) == len(gate.REASONS) - 1  # memory: 421 and 452
 
 
 def test_counts_forget():
     """Nothing is remembered of an address that has no connection."""
     counts = Counts()
     for client in ("a", "a", "b"):
-        counts.enter(client)
+        counts.enter(client, f"?{client}")
     assert (counts.connections, counts.of_client("a"), counts.of_client("c")) == (3, 2, 0)
     for client in ("a", "b", "a"):
-        counts.leave(client)
+        counts.leave(client, f"?{client}")
 
     assert counts.connections == 0
-    assert counts._by_client == {}
+    assert counts.clients._held == counts.clients._with == {}
+    assert counts.holders._held == counts.holders._with == {}
 
 
 @given(st.lists(st.integers(-5000, 5000), min_size=1, max_size=200), st.integers(0, 0xFFFF))

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import os
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -9,6 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from tests.edge.stand import ACCEPT, stand, until
 
+from postweir.edge import bodies, intake
 from postweir.identity.sender import Account
 from postweir.judge.ports import Asked
 from postweir.policy.verdict import Verdict
@@ -331,3 +334,39 @@ async def test_names_do_not_repeat(tmp_path):
 
         names = [a.message for a in on.shards.accepted]
         assert names == sorted(set(names))
+
+
+async def test_a_disk_that_hangs_holds_up_nobody_else(tmp_path, monkeypatch):
+    """A sync that never returns: its client hears 451; small mail, and large to others, flows."""
+    monkeypatch.setattr(intake, "ANSWER_S", 0.3)
+    monkeypatch.setattr(intake, "CLEAR_S", 0.05)
+    monkeypatch.setattr(bodies, "HANGS_S", 0.1)
+    go, real = threading.Event(), os.fsync
+
+    def sync(descriptor):
+        if "bodies-2" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            go.wait(10)
+        real(descriptor)
+
+    monkeypatch.setattr(bodies.os, "fsync", sync)
+    async with stand(tmp_path) as on:
+        try:
+            client, other = await on.login(), await on.login()
+            # As many as there are threads, and one more.
+            held = [await on.login() for _ in range(3)]
+            for one in held:
+                assert (await one.begin())[:3] == "354"
+                one.say(LARGE + b".\r\n")
+            assert (await client.send(SMALL))[:3] == "250"
+            assert [(await one.hear())[:3] for one in held] == ["451"] * 3
+            assert on.worker.disks.hanging == {2}
+            assert (await other.send(LARGE))[:3] == "250"
+            assert (await client.send(SMALL))[:3] == "250"
+            assert len(on.shards.accepted) == 3
+        finally:
+            go.set()
+        await until(lambda: not on.worker.disks.hanging)
+        assert (await other.send(LARGE))[:3] == "250"
+        for one in (client, other, *held):
+            await one.hang_up()
+        await until(lambda: len(on.files()) == 2)  # of what was taken

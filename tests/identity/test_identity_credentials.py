@@ -111,3 +111,17 @@ def test_a_spoilt_server_secret_is_an_error(tmp_path):
 def test_usernames_cannot_be_misread():
     """The letters of a generated name are not taken for digits."""
     assert not set("il1o0") & set(credentials._SUFFIX)
+
+
+def test_a_damaged_server_secret_is_not_used(tmp_path):
+    """With another key every customer would be a stranger; a file of before has no check."""
+    key = server_secret(tmp_path)
+    path = tmp_path / "secret"
+    text = path.read_text()
+    other = "0" if text[5] != "0" else "1"
+    path.write_text(text[:5] + other + text[6:])
+    with pytest.raises(ValueError, match="put it back from the backup"):
+        server_secret(tmp_path)
+    path.write_text(text.partition(" ")[0] + "\n")
+
+    assert server_secret(tmp_path) == key

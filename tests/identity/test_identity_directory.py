@@ -1,8 +1,11 @@
 """The picture of the tables: swapped when they change, kept when they are gone."""
 
+import asyncio
 import threading
+import time
+from itertools import pairwise
 
-from postweir.identity.directory import Watched
+from postweir.identity.directory import APART_S, LOOK_S, Watched
 from postweir.identity.networks import Networks
 from postweir.identity.ports import Tables
 from postweir.identity.sender import Account, Directory
@@ -92,6 +95,21 @@ def test_a_spoilt_picture_is_no_picture(tmp_path):
     assert watched.now.accounts == {}
 
 
+def test_any_byte_of_a_picture_that_changed_is_found(tmp_path):
+    """A wrong account or secret would be worse than none: it is made anew from the tables."""
+    path = tmp_path / "picture"
+    Watched(FakeTables(picture(7, ACME)), picture=path, log=quiet()).look(-1)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        watched = Watched(FakeTables(None), picture=path, log=quiet())
+        watched._load(path)
+        assert not watched.known
+    Watched(FakeTables(picture(7, ACME)), picture=path, log=quiet()).look(-1)
+
+    assert path.read_bytes() == whole
+
+
 def test_the_longest_prefix_wins():
     """The narrowest network that holds an address says whose it is."""
     found = Networks(
@@ -119,3 +137,40 @@ def test_a_network_of_two_accounts_is_nobodys():
     )
 
     assert found.owner("10.1.1.1") is None
+
+
+async def test_however_many_ask_looks_are_apart():
+    """Who asks again shares a look with who asks meanwhile, and no look follows at once."""
+    tables = FakeTables(picture(1))
+    looked_at: list[float] = []
+    kept = tables.directory
+
+    def directory(newer_than: int) -> Directory | None:
+        looked_at.append(time.monotonic())
+        return kept(newer_than)
+
+    tables.directory = directory
+    watched = Watched(tables, picture=None, log=quiet())
+    watched.start()
+    try:
+        for _ in range(5):
+            assert all(await asyncio.gather(*(watched.again(5) for _ in range(50))))
+    finally:
+        watched.close()
+
+    assert min(later - one for one, later in pairwise(looked_at)) >= APART_S * 0.9
+    assert len(looked_at) <= 5 + 2 + (looked_at[-1] - looked_at[0]) / LOOK_S
+
+
+async def test_a_look_that_reaches_nothing_is_no_look():
+    """Who asks again is told when the tables could not be reached."""
+    tables = FakeTables(picture(1))
+    watched = Watched(tables, picture=None, log=quiet())
+    watched.start()
+    try:
+        assert await watched.again(5)
+        tables.found = None
+        assert not await watched.again(5)
+        assert watched.now == picture(1)
+    finally:
+        watched.close()

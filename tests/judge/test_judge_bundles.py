@@ -1,8 +1,11 @@
 """Promoted policies outlive crashes, damage, and a new release."""
 
 import os
+import random
 
 import pytest
+from tests.effort import THOROUGH
+from tests.storage.damage import harm
 
 from postweir.judge.bundles import KEPT, OPERATOR, SHIPPED, Bundles, shipped
 from postweir.policy.bundle import Bundle, Rule
@@ -51,7 +54,7 @@ def test_a_damaged_bundle_is_not_run(bundles, tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"hold"', b'"told"'))
 
     assert bundles.begin(shipped()) == [policy("a")]
-    path.unlink()
+    assert path.with_name(f"damaged-{path.name}").exists()
     assert bundles.begin(shipped()) == [policy("a")]
 
 
@@ -61,6 +64,50 @@ def test_a_damaged_history_costs_nothing_that_is_whole(bundles, tmp_path):
     (tmp_path / "policy" / "1" / "history").write_bytes(b"[[")
 
     assert bundles.begin(shipped()) == [policy("a")]
+
+
+def test_a_damaged_shipped_policy_is_made_anew(bundles, tmp_path):
+    """We have it whole: nothing older judges in its place."""
+    bundles.promote(policy("old-release"), SHIPPED)
+    bundles.begin(shipped())
+    path = tmp_path / "policy" / "1" / shipped().hash
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert bundles.begin(shipped())[0] == shipped()
+    assert path.exists()
+
+
+def test_any_damage_of_any_file_is_found(tmp_path):
+    """A bit, a cut, zeros, in bundles and history: only what was promoted judges, with an alarm."""
+    promoted = [policy("c"), policy("b"), policy("a")]
+    found: list[list[Bundle]] = []
+    for seed in range(150 if THOROUGH else 30):
+        rng, log = random.Random(seed), Told()
+        folder = tmp_path / str(seed)
+        bundles = Bundles(folder, log)
+        for one in reversed(promoted):
+            bundles.promote(one, OPERATOR)
+        path = rng.choice(sorted(p for p in folder.iterdir() if not p.is_symlink()))
+        harm(path, rng)
+        found.append(bundles.begin(shipped()))
+
+        assert found[-1]
+        assert all(one in [*promoted, shipped()] for one in found[-1])
+        assert found[-1] == promoted or log.errors
+    assert any(one[0] == promoted[1] for one in found), "no promoted one was ever damaged"
+
+
+class Told:
+    """A log that keeps its alarms."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def error(self, event: str, **_: object) -> None:
+        self.errors.append(event)
+
+    def info(self, *_: object, **__: object) -> None:
+        pass
 
 
 def test_a_crash_at_any_point_leaves_a_whole_policy(bundles, monkeypatch):

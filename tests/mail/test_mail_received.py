@@ -3,6 +3,7 @@
 from email import message_from_bytes, policy
 from email.utils import parsedate_to_datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,14 @@ def test_received_with_less():
     assert b"(for 3 recipients);" in unnamed
     assert b"from shop.example ([IPv6:2001:db8::7])" in six
     assert b"from shop.example (c-0a1b2c)" in hashed
+
+
+@pytest.mark.parametrize("name", ["client", "rdns"])
+def test_a_name_is_one_word(name):
+    """Who names his own host cannot say in our comment that somebody logged in (by the fuzzer)."""
+    made = received(**PLAIN | {"client": "", "rdns": "", name: "authenticated sender: \\)"})
+
+    assert b"(authenticated?sender:???)" in made
 
 
 ANY = st.text(max_size=300)

@@ -136,11 +136,13 @@ def test_the_dot_for_nobody():
 
 def test_a_refused_sender_decides_for_all():
     """What is said of recipients after MAIL was refused (503) is not held against them."""
-    for ending in (b"503 No MAIL\r\n", b"354 Go\r\n554 Nothing\r\n"):
+    for ending in ([b"503 No MAIL\r\n"], [b"354 Go\r\n", b"554 Nothing\r\n"]):
         session = ready()
         session.send(transaction("b@far.example", "c@far.example"))
         session.receive(b"450 4.7.1 Later\r\n503 No MAIL\r\n503 No MAIL\r\n")
-        session.receive(ending)
+        for said in ending:
+            session.receive(said)
+            session.outgoing()
 
         assert telling(session) == [Done((Reply(450, "4.7.1", "Later"),) * 2)]
 
@@ -161,9 +163,9 @@ def test_a_reset_where_commands_go_one_by_one():
     """All recipients refused, without DATA: the next message begins with RSET."""
     session = ready(EHLO_NONE)
     session.send(transaction())
-    session.receive(b"250 Ok\r\n")
-    session.receive(b"550 Nobody\r\n")
-    session.outgoing()
+    for said in (b"250 Ok\r\n", b"550 Nobody\r\n"):
+        session.receive(said)
+        session.outgoing()
 
     assert codes(telling(session)[-1]) == [550]
     assert session.send(transaction()) == b"RSET\r\n"
@@ -228,6 +230,7 @@ def test_starttls():
 def test_starttls_refused():
     """A host that offers TLS and then has none is talked to without."""
     session = greeted(b"250-mx\r\n250 STARTTLS\r\n", want_tls=True)
+    assert session.outgoing() == b"STARTTLS\r\n"
     session.receive(b"454 No key\r\n")
 
     assert events(session) == [Ready({"STARTTLS": ""})]
@@ -454,11 +457,14 @@ def test_who_is_lost_is_not_ready(said):
 def test_who_is_lost_does_not_want_the_content(end):
     """A 354 with the end of the talk in one packet: nobody is told to write, all are told why."""
     session = ClientSession("relay.example.net", want_tls=False)
-    session.receive(b"220 a\r\n250 b\r\n")
+    for said in (b"220 a\r\n", b"250 b\r\n"):
+        session.receive(said)
+        session.outgoing()
     session.next_event()
     session.send(Transaction("a@b", ("c@d",), 4, False, [b"hi\r\n"]))
-    session.receive(b"250 ok\r\n")
-    session.receive(b"250 ok\r\n")
+    for said in (b"250 ok\r\n", b"250 ok\r\n"):
+        session.receive(said)
+        session.outgoing()
     session.receive(b"354 go\r\n" + end)
     events = []
     while (event := session.next_event()) is not None:
@@ -467,6 +473,34 @@ def test_who_is_lost_does_not_want_the_content(end):
     assert not any(isinstance(event, GoAhead) for event in events)
     (done,) = (event for event in events if isinstance(event, Done))
     assert done.replies[0].transient
+
+
+@pytest.mark.parametrize(
+    "said", [b"250 b\r\n", b"550 b\r\n", b"250-b\r\n250 STARTTLS\r\n220 go\r\n"]
+)
+def test_an_answer_before_its_question_is_nobodys(said):
+    """What comes with the reply before, as if we had asked already, ends the connection."""
+    session = ClientSession("relay.example.net", want_tls=True)
+    if said.startswith(b"250-"):
+        session.receive(b"220 a\r\n")
+        assert session.outgoing() == b"EHLO relay.example.net\r\n"
+        session.receive(said)
+    else:
+        session.receive(b"220 a\r\n" + said)
+
+    assert [type(event) for event in events(session)] == [Lost]
+    assert session.outgoing() == b""
+
+
+def test_an_early_answer_decides_about_no_recipient():
+    """Where commands go one by one, two replies to one command are no reply to the next."""
+    session = ready(EHLO_NONE)
+    session.send(transaction())
+    session.receive(b"250 Ok\r\n550 5.1.1 Nobody\r\n")
+    told = telling(session)
+
+    assert codes(told[0]) == [451]
+    assert isinstance(told[1], Lost)
 
 
 def test_many_short_lines_cost_their_length():

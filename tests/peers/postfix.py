@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,10 +42,14 @@ def recipe(**names: str) -> str:
 class Postfix:
     """One Postfix with private directories and one smtpd on loopback."""
 
-    def __init__(self, folder: Path, *, relay_port: int, username: str, secret: str) -> None:
+    def __init__(
+        self, folder: Path, *, relay_port: int, username: str, secret: str,
+        extra: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """Start it; `extra` are lines of main.cf that come last, and so hold."""
         self.folder, self.port = folder, free_port()
         self._config, self._queue = folder / "etc", folder / "queue"
-        self._lay(relay_port, username, secret)
+        self._lay(relay_port, username, secret, extra)
         self._process = subprocess.Popen(
             [f"{PEERS}/usr/lib/postfix/sbin/master", "-c", str(self._config), "-d"],
             env={**ENVIRONMENT, "MAIL_CONFIG": str(self._config)},
@@ -55,7 +59,7 @@ class Postfix:
             start_new_session=True,
         )
 
-    def _lay(self, relay_port: int, username: str, secret: str) -> None:
+    def _lay(self, relay_port: int, username: str, secret: str, extra: Sequence[str]) -> None:
         owner = pwd.getpwnam(OWNER).pw_uid
         data = self.folder / "data"
         self._config.mkdir(parents=True)
@@ -109,7 +113,7 @@ smtpd_recipient_restrictions = permit_mynetworks, reject
 local_header_rewrite_clients =
 smtp_destination_concurrency_limit = 20
 """
-        (self._config / "main.cf").write_text(main)
+        (self._config / "main.cf").write_text(main + "".join(f"{line}\n" for line in extra))
         services = [
             f"127.0.0.1:{self.port} inet n - n - - smtpd",
             "cleanup unix n - n - 0 cleanup", "qmgr unix n - n 300 1 qmgr",

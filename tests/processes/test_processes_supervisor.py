@@ -54,3 +54,22 @@ def test_settings_by_hash(tmp_path):
     (tmp_path / "run" / "settings.json").unlink()
     with pytest.raises(OSError, match="settings"):
         child.read_current(tmp_path / "run")
+
+
+def test_damaged_settings_by_hash_are_made_anew(tmp_path):
+    """A byte that changed, a cut, no file: whoever starts next gets those that were checked."""
+    (tmp_path / "run").mkdir()
+    now = made(storage={"data": str(tmp_path)}, edge={"workers": 3})
+    child.write_current(now)
+    path = tmp_path / "run" / f"settings-{now.hash}.json"
+    whole = path.read_bytes()
+
+    assert not child.keep_current(now)
+    for spoilt in (whole.replace(b'"workers":3', b'"workers":4'), whole[:-9], b""):
+        path.write_bytes(spoilt)
+        with pytest.raises(frames.Torn):
+            child.read_current(tmp_path / "run")
+        assert child.keep_current(now)
+        assert child.read_current(tmp_path / "run") == now
+    path.unlink()
+    assert child.keep_current(now)

@@ -1,6 +1,5 @@
-"""Certificates that change while we serve."""
+"""TLS contexts: what they take, what they refuse, and when a certificate is in force."""
 
-import os
 import shutil
 import ssl
 import subprocess
@@ -8,8 +7,7 @@ import warnings
 
 import pytest
 
-from postweir.runtime.log import quiet
-from postweir.runtime.net import ServerTls, client_context, server_context, tls_name
+from postweir.runtime.net import client_context, in_force, server_context, tls_name
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +30,6 @@ def files(tmp_path, pairs):
     return tmp_path
 
 
-def put(pairs, files, name, kind):
-    """Write a new file in place of the old, as a renewal does."""
-    shutil.copy(pairs / f"{name}.{kind}", files / "new")
-    os.replace(files / "new", files / f"relay.{kind}")
-
-
 def shaken(server, client):
     """Return the server's certificate and both ends after a handshake in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -56,13 +48,13 @@ def der(pairs, name):
     return ssl.PEM_cert_to_DER_cert((pairs / f"{name}.crt").read_text())
 
 
-def tls_of(files):
-    return ServerTls(str(files / "relay.crt"), str(files / "relay.key"), quiet())
+def context_of(files):
+    return server_context(str(files / "relay.crt"), str(files / "relay.key"))
 
 
 def test_opportunistic_takes_any_certificate(files, pairs):
     """A self-signed certificate is better than none; the version and cipher are told."""
-    found, end = shaken(tls_of(files).context, client_context())
+    found, end = shaken(context_of(files), client_context())
 
     assert found == der(pairs, "one")
     assert tls_name(end).startswith("TLSv1.3 TLS_")
@@ -78,47 +70,8 @@ def test_old_protocols_are_not_spoken(files):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
 
     with pytest.raises(ssl.SSLError):
-        shaken(tls_of(files).context, old)
+        shaken(context_of(files), old)
     assert client_context().minimum_version is ssl.TLSVersion.TLSv1_2
-
-
-def test_a_renewed_certificate_is_taken(files, pairs):
-    """Both files changed: the next connection gets the new one; unchanged, nothing happens."""
-    tls = tls_of(files)
-    assert not tls.look()
-    put(pairs, files, "two", "key")
-    put(pairs, files, "two", "crt")
-
-    assert tls.look()
-    assert not tls.look()
-    assert shaken(tls.context, client_context())[0] == der(pairs, "two")
-
-
-def test_half_a_renewal_keeps_the_old(files, pairs):
-    """Between the writing of the two files the old pair serves; then the new one does."""
-    tls = ServerTls(str(files / "relay.crt"), str(files / "relay.key"), Silent())
-    put(pairs, files, "two", "crt")
-    assert not tls.look()
-    assert tls.fault
-    assert shaken(tls.context, client_context())[0] == der(pairs, "one")
-
-    put(pairs, files, "two", "key")
-    assert tls.look()
-    assert tls.fault == ""
-    assert shaken(tls.context, client_context())[0] == der(pairs, "two")
-
-
-@pytest.mark.parametrize("text", [None, b"", b"garbage"])
-def test_bad_files_keep_the_old(files, pairs, text):
-    """Gone, empty or garbage: what was good goes on serving."""
-    tls = ServerTls(str(files / "relay.crt"), str(files / "relay.key"), Silent())
-    if text is None:
-        (files / "relay.crt").unlink()
-    else:
-        (files / "relay.crt").write_bytes(text)
-
-    assert not tls.look()
-    assert shaken(tls.context, client_context())[0] == der(pairs, "one")
 
 
 def test_bad_files_at_the_start_are_an_error(files):
@@ -129,10 +82,26 @@ def test_bad_files_at_the_start_are_an_error(files):
         server_context(str(files / "relay.crt"), str(files / "relay.key"))
 
 
-class Silent:
-    """A log that says nothing."""
+def test_an_encrypted_key_asks_nobody(files):
+    """A key under a password is an error, and no question on a terminal."""
+    subprocess.run(
+        ["openssl", "rsa", "-aes128", "-passout", "pass:secret",
+         "-in", files / "relay.key", "-out", files / "locked.key"],
+        check=True, capture_output=True,
+    )  # fmt: skip
 
-    def error(self, *_, **__):
-        return
+    with pytest.raises(OSError, match=r"."):
+        server_context(str(files / "relay.crt"), str(files / "locked.key"))
 
-    info = warning = error
+
+def test_when_a_certificate_is_in_force(files):
+    """Its own times are read, and of what is no certificate nothing is said."""
+    begins_s, ends_s = in_force(context_of(files), str(files / "relay.crt"))
+    text = subprocess.run(
+        ["openssl", "x509", "-in", files / "relay.crt", "-noout", "-enddate"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+
+    assert ends_s - begins_s == 2 * 86_400
+    assert ssl.cert_time_to_seconds(text.strip().partition("=")[2]) == ends_s
+    assert in_force(context_of(files), str(files / "relay.key")) is None

@@ -22,6 +22,7 @@ from postweir.spool.ports import (
     Committed,
     Content,
     Credit,
+    Full,
     Health,
     Hello,
     Out,
@@ -30,6 +31,7 @@ from postweir.spool.ports import (
     Refusal,
     Request,
     Safe,
+    Settle,
     Settled,
     ShardFrame,
     Sited,
@@ -725,3 +727,75 @@ def _file(stand: Stand, name_: str, text: bytes) -> dict[str, Any]:
     (stand.folder / "bodies" / name_).write_bytes(text)
     check = hashlib.blake2b(text, digest_size=16).digest()
     return {"body": None, "body_file": name_, "length": len(text), "check": check}
+
+
+async def test_while_outcomes_cannot_be_recorded_nothing_is_handed_out(stand):
+    """And no mail is taken, with the reason; a proven write opens both, and one outcome is one."""
+    edge, delivery = await stand.peer(), await stand.delivery()
+    edge.say(accept(1), accept(2, verdict=None))
+    await edge.get(Safe, 2)
+    (out,) = await delivery.get(Out)
+    committed, proven, tried = stand.store.commit, stand.store.prove, []
+
+    def full(changes: list[Any]) -> Any:
+        tried.extend(changes)
+        raise Full("no room")
+
+    stand.store.commit, stand.store.prove = full, _no_room
+    for _ in range(3):  # as delivery does while it hears nothing
+        delivery.say(settle(out.recipient))
+        await delivery.beats(2)
+    delivery.say(settle(out.recipient))
+    await edge.until(lambda: not edge.all(Health)[-1].records)
+    edge.say(accept(3))
+    (unsafe,) = await edge.get(Unsafe)
+    assert (unsafe.ask, unsafe.reason) == (3, "full")
+    assert edge.all(Health)[-1].reason == "full"
+    assert stand.service._writer.latch == "full"
+    # What comes due meanwhile stays where it is.
+    stand.store.commit = lambda changes: full(changes) if _outcomes(changes) else committed(changes)
+    stand.service._giving.marked([(FAR, lane, 0) for lane in range(256)])
+    await delivery.beats(4)
+    assert len(delivery.all(Out)) == 1
+    assert len(_outcomes(tried)) == 1
+    stand.store.commit, stand.store.prove = committed, proven
+    (settled,) = await delivery.get(Settled)
+    assert settled.done == [(out.recipient, 1)]
+    await edge.until(lambda: edge.all(Health)[-1].accepts)
+    edge.say(accept(4))
+    await edge.get(Safe, 3)
+    assert (await delivery.get(Out, 2))[1].message == name(4)
+    assert stand.failed == []
+
+
+def _outcomes(changes: list[Any]) -> list[Any]:
+    return [change for change in changes if isinstance(change, Settle)]
+
+
+async def test_nothing_is_said_to_be_committed_before_it_is_proven(stand):
+    """After a failed sync a new process can read what the disk does not have."""
+    edge = await stand.peer()
+    edge.say(accept(1))
+    await edge.get(Safe)
+    await stand.stop()
+    proven = SqliteStore.prove
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SqliteStore, "prove", lambda _: _no_room())
+        await stand.start()
+        edge, delivery = await stand.peer(), await stand.delivery()
+        edge.say(Read(1, "committed", name(1), 0, 10), accept(2))
+        (unsafe,) = await edge.get(Unsafe)
+        await edge.beats(3)
+        assert unsafe.ask == 2
+        assert edge.all(Health)[-1].reason == "unproven"
+        assert edge.all(Page) == []
+        assert delivery.all(Out) == []
+        patch.setattr(SqliteStore, "prove", proven)
+        (page,) = await edge.get(Page)
+
+    assert unpack(page.rows[0], Committed) == Committed(name(1), True)
+    assert (await delivery.get(Out))[0].message == name(1)
+
+
+def _no_room() -> None:
+    raise Full("no room")

@@ -56,6 +56,17 @@ def test_fresh_mail_goes_out_with_its_content_first():
     assert here.take(0.0, may_expire=True) == []
 
 
+def test_credit_is_given_back_as_far_as_it_is_not_used():
+    """What is out is out; of what is not, no more is given back than is asked for."""
+    here = opened("link", credit=5)
+
+    assert here.credit("link", 0, -2) == -2
+    assert here.credit("link", 0, -9) == -3
+    assert here.credit("link", 0, -1) == 0
+    assert here.credit("link", 0, 4) == 4
+    assert here.credit("nobody", 0, -1) == 0
+
+
 def test_nothing_goes_out_without_credit():
     """Each recipient takes one."""
     here = opened("link", credit=1)

@@ -1,6 +1,7 @@
 """The one thread that writes: what it does between commits, and when there is no room."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from tests.spool.given import accept, settle, until
 
 from postweir.runtime import clock
-from postweir.spool.ports import Done, Full
+from postweir.spool import writer as writer_module
+from postweir.spool.ports import Accept, Done, Full
 from postweir.spool.writer import RECIPIENTS_MAX, Writer
 
 
@@ -17,7 +19,8 @@ class Slate:
 
     def __init__(self) -> None:
         self.commits: list[list[Any]] = []
-        self.kept = 0
+        self.kept = self.proofs = 0
+        self.unproven: BaseException | None = None
         self.fault: BaseException | None = None
         self.closed = False
 
@@ -26,6 +29,11 @@ class Slate:
             raise self.fault
         self.commits.append(list(changes))
         return [Done() for _ in changes]
+
+    def prove(self) -> None:
+        self.proofs += 1
+        if self.unproven is not None:
+            raise self.unproven
 
     def upkeep(self) -> bool:
         self.kept += 1
@@ -133,3 +141,106 @@ async def test_closing_commits_what_waits(bench):
 
     assert len(bench.done) == 10
     assert bench.slate.closed
+
+
+async def test_nothing_is_promised_before_a_write_is_proven(bench):
+    """It begins latched; what comes meanwhile is surely not taken, and outcomes wait."""
+    bench.slate.unproven = Full("no room")
+    bench.writer.put([(accept(1), 1), (settle(5), 2)])
+    bench.writer.start()
+    await until(lambda: bench.done and bench.slate.proofs >= 2)
+
+    assert [(token, answer.reason) for _, token, answer in bench.done] == [(1, "failed")]
+    assert bench.writer.latch == "unproven"
+    assert bench.slate.commits == []
+    assert bench.slate.kept == 0
+    bench.slate.unproven = None
+    await until(lambda: len(bench.done) == 2)
+    assert bench.writer.latch == ""
+
+
+async def test_a_proof_that_fails_ends_it(bench):
+    """A disk that cannot sync is not opened by waiting."""
+    bench.slate.unproven = OSError(5, "planted")
+    bench.writer.put([(accept(1), 1)])
+    bench.writer.start()
+    await until(lambda: bench.faults)
+
+    assert bench.done == []
+    assert bench.slate.proofs == 1
+    assert bench.writer.latch == "unproven"
+
+
+async def test_only_a_proven_write_opens_the_latch(bench):
+    """Not time: while the proof fails the outcome waits, and mail behind it is turned away."""
+    bench.writer.start()
+    await until(lambda: bench.writer.latch == "")
+    bench.slate.fault = bench.slate.unproven = Full("no room")
+    before = bench.slate.proofs
+    bench.writer.put([(settle(n), n) for n in range(5)])
+    await until(lambda: bench.slate.proofs >= before + 3)
+    bench.slate.fault = None
+    bench.writer.put([(accept(1), "mail")])
+    await until(lambda: bench.done)
+
+    assert bench.writer.latch == "full"
+    assert [(token, answer.reason) for _, token, answer in bench.done] == [("mail", "full")]
+    bench.slate.unproven = None
+    await until(lambda: len(bench.done) == 6)
+    assert bench.writer.latch == ""
+    assert [token for _, token, _ in bench.done[1:]] == list(range(5))
+
+
+async def test_outcomes_go_on_when_it_was_new_mail_that_did_not_fit(bench):
+    """Once that is turned away they are committed at once, not after a pause."""
+
+    def commit(changes):
+        if any(isinstance(change, Accept) for change in changes):
+            raise Full("no room")
+        return [Done() for _ in changes]
+
+    bench.slate.commit = commit
+    bench.writer.start()
+    await until(lambda: bench.writer.latch == "")
+    bench.slate.unproven, before = None, bench.slate.proofs
+    bench.writer.put([(accept(1), 1), (settle(5), 2)])
+    await until(lambda: len(bench.done) == 2)
+
+    assert bench.slate.proofs == before + 1
+
+
+async def test_fewer_at_a_time_while_there_is_room_for_few(bench):
+    """What is too much for the room that is left goes in pieces."""
+    sizes = []
+
+    def commit(changes):
+        sizes.append(len(changes))
+        if len(changes) > 10:
+            raise Full("no room")
+        return [Done() for _ in changes]
+
+    bench.slate.commit = commit
+    bench.writer.put([(settle(n), n) for n in range(60)])
+    bench.writer.start()
+    await until(lambda: len(bench.done) == 60)
+
+    assert [token for _, token, _ in bench.done] == list(range(60))
+    assert len([size for size in sizes if size > 10]) <= 3
+
+
+async def test_a_disk_that_hangs_shows(bench, monkeypatch):
+    """While the thread is held up nothing may be promised; when it is back, all goes on."""
+    monkeypatch.setattr(writer_module, "HELD_UP_S", 0.05)
+    go = threading.Event()
+    real = bench.slate.commit
+    bench.slate.commit = lambda changes: go.wait(10) and real(changes)
+    bench.writer.start()
+    await until(lambda: bench.writer.latch == "")
+    bench.writer.put([(settle(1), 1)])
+    try:
+        await until(lambda: bench.writer.latch == "held up")
+    finally:
+        go.set()
+    await until(lambda: bench.done)
+
+    await until(lambda: bench.writer.latch == "")

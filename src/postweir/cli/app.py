@@ -17,7 +17,7 @@ FINE, NO, MISUSED, UNREACHED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 
 HELP = "Postweir: an outbound mail filter that a bad policy cannot slow down."
 PARTS = {
-    "The service": ("up", "check", "reload", "audit"),
+    "The service": ("up", "check", "doctor", "reload", "audit"),
     "What an operator does (each has verbs: postweir account --help)": (
         "account", "credential", "sender", "message", "queue", "policy",
     ),
@@ -32,8 +32,8 @@ and take effect in a running service within a second. Times are UTC.
 \b
 Exit status:
   0  fine
-  1  the answer is no: not found, or a ledger that does not close
-  2  wrong words or settings; audit: a shard cannot be read
+  1  the answer is no: not found, or a ledger that does not close; doctor: warnings
+  2  wrong words or settings; audit: a shard cannot be read; doctor: something is wrong
   3  somebody could not be reached, or a file not be read or written
 """
 

@@ -1,5 +1,6 @@
 """`postweir up`, the processes by name, `check` and `reload`."""
 
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from postweir.cli import printing
 from postweir.cli.words import CONFIG, Config, Json, doors, wait
+from postweir.desk import doctor as health
 from postweir.desk import service
 
 KINDS = {
@@ -17,6 +19,7 @@ KINDS = {
     "watch": "Gather metrics and health.",
 }
 Index = Annotated[int, typer.Option("--index", min=1, metavar="N", help="Which one of its kind.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Read every page and body as well.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("reload")(reload)
     app.command("check")(check)
+    app.command("doctor")(doctor)
     for kind, sentence in KINDS.items():
         app.command(kind, help=sentence)(_process(kind))
 
@@ -56,6 +60,37 @@ def check(config: Config = CONFIG, as_json: Json = False) -> None:
         raise typer.Exit(2)
     if not as_json:
         printing.line(f"{config}: good (settings {found.hash})")
+
+
+def doctor(
+    context: typer.Context, verify: Verify = False, config: Config = CONFIG, as_json: Json = False
+) -> None:
+    """Look for what is wrong, or soon will be.
+
+    Says what recovery found and what to do, whether the service runs or not. Changes nothing.
+    """
+    found = health.sick(config)
+    if found is None:
+        found = wait(
+            context,
+            config,
+            lambda office: health.doctor(office, config, verify=verify, tell=_progress),
+        )
+    if as_json:
+        printing.show_json(found)
+    for one in [] if as_json else found.findings:
+        printing.line(f"{one.severity:7}  {one.about}: {one.what}")
+        if one.do:
+            printing.line(f"         {one.do}")
+    if found.status:
+        raise typer.Exit(found.status)
+
+
+def _progress(about: str, done: int, of: int) -> None:
+    """Say how far the reading is, where somebody looks on."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{about}: {done}{f' of {of} pages' if of else ' messages'}\x1b[K")
+        sys.stderr.flush()
 
 
 def reload(context: typer.Context, config: Config = CONFIG, as_json: Json = False) -> None:

@@ -29,6 +29,10 @@ class Meters:
         self.unfit = metrics.counter(
             "postweir_delivery_unfit", "Messages whose body was not what we had accepted."
         )
+        self.unsent = metrics.counter(
+            "postweir_delivery_unsent",
+            "Recipients given back unsent, for their shard could not record an outcome.",
+        )
         self.in_hand = metrics.gauge(
             "postweir_delivery_in_hand", "Recipients handed out and not known to be settled."
         )

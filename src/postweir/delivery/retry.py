@@ -2,6 +2,15 @@
 
 from collections.abc import Sequence
 
+from postweir.runtime.settings import Delivery
+
+JITTER = 0.1  # of a wait, at most
+
+
+def longest_wait_s(settings: Delivery) -> float:
+    """Return more than anyone is ever told to wait, by a minute in which a clock is steered."""
+    return max(settings.retry_s) * (1 + JITTER) + 60.0
+
 
 def next_wait_s(
     waits_s: Sequence[float],
@@ -26,6 +35,6 @@ def next_wait_s(
     wait_s = waits_s[min(tries, len(waits_s) - 1)]
     # Jitter only lengthens a wait, by a tenth at most: after an outage the herd spreads out
     # instead of coming back early and together.
-    wait_s *= 1 + jitter / 10
+    wait_s *= 1 + jitter * JITTER
     # After a clock step nothing expires for a while: then the schedule alone decides.
     return min(wait_s, left_s) if left_s > 0 else wait_s

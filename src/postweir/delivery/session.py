@@ -300,7 +300,7 @@ class Session(asyncio.Protocol):
         """Shake hands. Raises `Unreached` with `tls_failed`."""
         old = self._transport
         if old is None:
-            raise Unreached(Reply(451, "4.4.2", "The connection was lost"), tls_failed=True)
+            raise self._unsecured("the connection was lost")
         name = None if self.hop.host.startswith("[") else self.hop.host
         self._deadline = 0.0
         fresh = None
@@ -312,12 +312,20 @@ class Session(asyncio.Protocol):
             why = str(fault) or "no answer in time"
         if fresh is None or self._smtp.stage is Stage.CLOSED:
             old.abort()
-            raise Unreached(Reply(454, "4.7.0", f"TLS failed: {why}"), tls_failed=True)
+            raise self._unsecured(why)
         self._transport = fresh
         fresh.set_write_buffer_limits(high=WRITE_BYTES_MAX)
         self.tls = tls_name(fresh.get_extra_info("ssl_object"))
         self._wait(self._limits.reply_s)
         self._write(self._smtp.secured())
+
+    def _unsecured(self, why: str) -> Unreached:
+        """Return why there is no TLS; a host that broke the protocol is not asked without it."""
+        for event in self._untold:
+            # What it said between its 220 and the handshake may be another's words (CVE-2011-0411).
+            if isinstance(event, Lost) and not self._cut:
+                return Unreached(event.reply)
+        return Unreached(Reply(454, "4.7.0", f"TLS failed: {why}"), tls_failed=True)
 
     def _wait(self, seconds: float) -> None:
         """Move the deadline."""
@@ -346,7 +354,8 @@ class Session(asyncio.Protocol):
 
     def _end(self, reply: Reply) -> None:
         """The connection is over: who waits is told so."""
-        self._cut = True
+        # What we hung up on, for the host broke the protocol, was not cut.
+        self._cut = self._cut or self._smtp.stage is not Stage.CLOSED
         self._smtp.end(reply)
         self.resume_writing()
         self._pump()

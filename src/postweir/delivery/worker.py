@@ -53,6 +53,10 @@ class Hands(Protocol):
         """Say what became of it."""
         ...
 
+    def may_send(self, handed: Handed) -> bool:
+        """True when what becomes of it can be recorded."""
+        ...
+
     def hand_on(self, handed: Handed, site: str) -> None:
         """Give it to the worker whose site it is."""
         ...
@@ -254,16 +258,27 @@ class Worker:
 
     async def _serve(self, site: Site[Handed], session: Session) -> None:
         """Send what waits, one message after another, until there is no more or no more may be."""
+        assert self._hands is not None
         while (
             session.usable
             and not self._stopping
             and session.transactions < self._settings.messages_per_connection_max
         ):
             batch = self._schedule.next(site)
-            if batch:
+            if batch and not self._hands.may_send(batch[0]):
+                await self._give_back(batch)
+            elif batch:
                 await self._send(site, session, batch)
             elif self._hungry or not await self._idle.rest(site, session, self._settings.idle_s):
                 return
+
+    async def _give_back(self, batch: list[Handed]) -> None:
+        """Its shard cannot record an outcome now: sent, it would be sent again."""
+        assert self._hands is not None
+        self._meters.unsent.inc(len(batch))
+        for one in batch:
+            self._hands.hand_on(one, domain_of(one.out.address))
+        await asyncio.sleep(0)  # there may be thousands
 
     async def _send(self, site: Site[Handed], session: Session, batch: list[Handed]) -> None:
         """Send one message to these recipients, and settle each of them."""

@@ -95,6 +95,61 @@ class Shards(Protocol):
         ...
 
 
+class Salvage(Value, frozen=True):
+    """One salvage of a damaged file that was done."""
+
+    at_us: int
+    what: str
+    kept: str  # where the damaged file is
+    messages: int
+    held: int  # messages that were not whole
+    unreadable: int
+
+
+class ShardFile(Value, frozen=True):
+    """How one shard's file stands, found without changing it."""
+
+    shard: int
+    path: str
+    owned: bool  # a process has it
+    there: bool = True
+    fault: str = ""  # why it could not be read
+    damaged: bool = False  # the fault is in its bytes, or a process has said so
+    schema: int = 0
+    schema_known: int = 0
+    checksums: bool | None = None
+    extension: bool = True  # for checksums, in this installation
+    bytes: int = 0
+    log_bytes: int = 0
+    free_bytes: int = 0
+    held_corrupt: int = 0
+    bodies_unnamed: int = 0  # files that no row names, and that are older than any accept
+    bodies_missing: int = 0  # rows whose file is not there
+    clock_set_us: int = 0  # by how much, within this boot
+    salvages: list[Salvage] = []
+
+
+class Verified(Value, frozen=True):
+    """What reading all of a shard's file came to."""
+
+    pages: int
+    messages: int
+    faults: list[str]  # some of them
+    fault_count: int
+
+
+class Files(Protocol):
+    """The shards' files, looked at as they are."""
+
+    def inspect(self, shard: int) -> ShardFile:
+        """Look at what can be had in a moment. Faults are told in it."""
+        ...
+
+    def verify(self, shard: int, tell: Callable[[int, int], None]) -> Verified:
+        """Read every page and body, in short transactions; `tell` hears (done, of). OSError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Office:
     """What the verbs stand on; `processes.command` builds it."""
@@ -104,6 +159,7 @@ class Office:
     shards: Shards
     by: str  # who is at the desk
     now_us: Callable[[], int]
+    files: Files | None = None
 
     def note(self, verb: str, about: str, reason: str = "") -> Note:
         """Return the line that the audit log gets for a change made now."""

@@ -5,16 +5,14 @@ import pwd
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from postweir.runtime import settings
+from postweir.runtime import net, settings
 from postweir.runtime.settings import Fault, Settings
 
 Where = Callable[[str], str]
 
-NOT_IN_FORCE = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
-ROUNDS_MAX = 8  # of a TLS handshake; it takes two
 EXPIRES_SOON_S = 14 * 86_400  # a certificate's; renewals happen at thirty days left
 
 
@@ -96,7 +94,7 @@ def _ports(now: Settings, where: Where) -> Iterator[Fault]:
 
 
 def _certificate(now: Settings, where: str) -> Iterator[Fault]:
-    if not _loads(now.tls.certificate, now.tls.key):
+    if _context(now.tls.certificate, now.tls.key) is None:
         yield Fault(where, f"{now.tls.certificate} and {now.tls.key} do not make a pair",
                     "name the certificate (PEM, with its chain) and its own key, not encrypted"
                     )  # fmt: skip
@@ -106,53 +104,22 @@ def _certificate(now: Settings, where: str) -> Iterator[Fault]:
         yield Fault(where, f"{now.tls.certificate} is not in force today", "renew it")
 
 
-def _loads(certificate: str, key: str) -> bool:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _context(certificate: str, key: str) -> ssl.SSLContext | None:
     try:
-        # A password, so that an encrypted key fails here instead of asking the terminal for one.
-        context.load_cert_chain(certificate, key, password="")
+        return net.server_context(certificate, key)
     except (OSError, ValueError):
-        return False
-    return True
+        return None
 
 
 def _seconds_left(certificate: str, key: str) -> float | None:
-    """Return how long a certificate is in force, 0 when it is not now; None: nobody can say.
-
-    Shown to ourselves over memory, and trusted for itself: then the only thing to object to is
-    its time, and its text can be had without a parser of certificates.
-    """
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        server.load_cert_chain(certificate, key, password="")
-        client.load_verify_locations(certificate)
-        shown = _shown(server, client)
-    except ssl.SSLCertVerificationError as fault:
-        return 0.0 if fault.verify_code in NOT_IN_FORCE else None
-    except (OSError, ValueError):
+    """Return how long a certificate is in force, 0 when it is not now; None: nobody can say."""
+    context = _context(certificate, key)
+    found = net.in_force(context, certificate) if context is not None else None
+    if found is None:
         return None
-    ends = shown.get("notAfter")
-    return ssl.cert_time_to_seconds(ends) - time.time() if isinstance(ends, str) else None
-
-
-def _shown(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, object]:
-    """Return the server's certificate as the client sees it. Raises ssl.SSLError."""
-    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ours, theirs = server.wrap_bio(there, back, server_side=True), client.wrap_bio(back, there)
-    for _ in range(ROUNDS_MAX):
-        done = 0
-        for one in (theirs, ours):
-            try:
-                one.do_handshake()
-                done += 1
-            except ssl.SSLWantReadError:
-                continue
-        if done == 2:
-            break
-    return theirs.getpeercert() or {}
+    begins_s, ends_s = found
+    now_s = time.time()
+    return ends_s - now_s if begins_s <= now_s else 0.0
 
 
 def _name(user: int) -> str:

@@ -8,15 +8,22 @@ for a thread is bounded: the connection stops reading until there is room again.
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+from postweir.runtime import clock
 
 CHECK_BYTES = 16
 WAITING_BYTES_MAX = 1024 * 1024  # of one message, for the disk
 WRITE_BYTES_MIN = 64 * 1024  # less than this is not worth a thread's time until the body ends
+HANGS_S = 2.0  # a write or sync that takes longer: no new body goes to that disk until it returns
+OURS = (errno.EMFILE, errno.ENFILE)  # say nothing of the disk, and small messages need no file
 PIECE_BYTES_MIN = 4096  # a body that comes a byte a packet would else cost fifty times its size
 
 
@@ -162,6 +169,59 @@ class Spill:
                 self.path.unlink()
 
 
+class Disk(Executor):
+    """The threads of one shard's folder, which notice when its disk hangs."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="bodies")
+        self._numbers = itertools.count()
+        self._began_ns: dict[int, int] = {}  # of what has not ended, oldest first
+
+    @property
+    def hangs(self) -> bool:
+        """True while something that should take milliseconds takes seconds."""
+        began_ns = next(iter(list(self._began_ns.values())), None)
+        return began_ns is not None and clock.monotonic_ns() - began_ns > HANGS_S * 1e9
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **named: Any) -> "Future[Any]":
+        """Have a thread do it."""
+        number = next(self._numbers)
+        self._began_ns[number] = clock.monotonic_ns()
+        job = self._pool.submit(work, *args, **named)
+        job.add_done_callback(lambda _: self._began_ns.pop(number, None))
+        return job
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing more."""
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+class Disks:
+    """Threads for each shard's folder: a disk that hangs holds up no bodies but its own."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._disks: dict[int, Disk] = {}
+
+    def of(self, shard: int) -> Disk:
+        """Return the threads for that shard's folder."""
+        if shard not in self._disks:
+            self._disks[shard] = Disk(self._threads)
+        return self._disks[shard]
+
+    @property
+    def hanging(self) -> frozenset[int]:
+        """The shards whose folder takes no new body now."""
+        return frozenset(shard for shard, disk in self._disks.items() if disk.hangs)
+
+    def __enter__(self) -> "Disks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for disk in self._disks.values():
+            disk.shutdown(wait=not disk.hangs, cancel_futures=True)
+
+
 class Folders:
     """The shards' folders of bodies, and whether files can be made in them."""
 
@@ -182,8 +242,8 @@ class Folders:
         """See whether a file could be made; on a thread, each second."""
         try:
             folders = sorted(self._spool.glob("bodies-*"))
-        except OSError:
-            self._usable = False
+        except OSError as fault:
+            self._usable = self._usable and fault.errno in OURS
             return
         # No folder yet: the shards make them, and say by their health that they are not up.
         self._usable = not folders or any(_takes_files(folder) for folder in folders)
@@ -193,7 +253,9 @@ def _takes_files(folder: Path) -> bool:
     """Make a file that has no name and so leaves nothing behind."""
     try:
         os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
-    except OSError:
+    except OSError as fault:
+        if fault.errno in OURS:
+            return True
         # Not every file system has such files.
         return os.access(folder, os.W_OK) and _makes_files(folder)
     return True

@@ -7,12 +7,14 @@ client hears, and leaves nothing behind. Rules of this file:
 * Nobody waits for the judge longer than `judge.wait_ms`. No verdict means pending: the message
   is accepted and waits inside; it is never refused, and never delivered unjudged.
 * An accept once sent is never sent again. When its outcome is unknown the client hears 451 and
-  comes again; the file stays where the shard may have named it.
+  comes again; the file stays where the shard may have named it. What comes again is taken, and
+  recorded as a possible duplicate (`doubts`).
 * What was judged and then not taken by our own fault is taken off the counters again.
 * A refusal is recorded under the name that its reply carries, and does not wait for the record.
 """
 
 import asyncio
+import contextlib
 import hmac
 from dataclasses import dataclass
 
@@ -32,6 +34,11 @@ from postweir.spool.ports import Accept, Refusal, Unknown, Unsafe
 # Past it a shard does not begin the commit: a client that heard 451 from a stopped shard must
 # not be answered by a delivery when the shard wakes up (borders.md).
 COMMIT_BEGINS_S = 1.5
+# In all, from the dot to our answer. Programs that wait for us give up after a minute, mail servers
+# after ten (RFC 5321 4.5.3.2.6); who gives up and comes again must not find it taken already.
+ANSWER_S = 30.0
+COMMIT_S = 5.0  # of them, that are kept for the shard when the disk and the judge take their time
+CLEAR_S = 1.0  # that an answer waits for a file to go; a disk that hangs ends it later
 JUDGE_MARGIN_S = 0.005  # for the way back: what the judge counts, we still hear of
 
 
@@ -46,14 +53,34 @@ class Outcome:
 
 
 async def take_in(arriving: Arriving) -> Reply:
-    """Take a whole message in, or say why not."""
+    """Take a whole message in, or say why not; within ANSWER_S, whatever disks and shards do."""
     began_ns = clock.monotonic_ns()
+    arriving.by_ns = began_ns + int(ANSWER_S * 1e9)
+    arriving.task = asyncio.current_task()
     try:
         outcome = await _decide(arriving)
+    except asyncio.CancelledError:
+        if not arriving.late:
+            raise  # we stop
+        assert arriving.task is not None
+        arriving.task.uncancel()
+        _uncount(arriving)
+        outcome = Outcome("trouble", _named(arriving, replies.TROUBLE), None, "late")
     finally:
-        await clear_away(arriving)
+        arriving.task = None
+        await _cleared_away(arriving)
     _note(arriving, outcome, (clock.monotonic_ns() - began_ns) / 1e9)
     return outcome.reply
+
+
+def give_up(arriving: Arriving, since_s: float) -> None:
+    """So long ago its dot came: past ANSWER_S what is not done by then ends as a 451.
+
+    The sweeper looks; a timer for each message would cost as much as all the other bounds.
+    """
+    if since_s >= ANSWER_S and arriving.task is not None and not arriving.late:
+        arriving.late = True
+        arriving.task.cancel()
 
 
 async def _decide(arriving: Arriving) -> Outcome:
@@ -64,18 +91,18 @@ async def _decide(arriving: Arriving) -> Outcome:
             await arriving.spill.written()
     except OSError as fault:
         return _disk_trouble(arriving, fault)
-    asked = await _judged(arriving)
+    asked = arriving.asked = await _judged(arriving)
     verdict = asked.verdict
     if verdict is not None and not verdict.takes_mail:
         return _refused(arriving, verdict, asked.facts)
     try:
         check = await arriving.spill.finish() if arriving.spill else check_of(arriving.body())
     except OSError as fault:
-        _uncount(arriving, asked)
+        _uncount(arriving)
         return _disk_trouble(arriving, fault)
     if arriving.gone:
         # Nobody would hear our 250, and the client will send it again: taking it doubles it.
-        _uncount(arriving, asked)
+        _uncount(arriving)
         return Outcome("gone", replies.TROUBLE)
     return await _accepted(arriving, asked, check)
 
@@ -83,8 +110,9 @@ async def _decide(arriving: Arriving) -> Outcome:
 async def _judged(arriving: Arriving) -> Asked:
     """Ask the judge, for a bounded time."""
     worker = arriving.worker
-    wait_s = worker.settings.judge.wait_ms / 1000
     began_ns = clock.monotonic_ns()
+    left_s = (arriving.by_ns - began_ns) / 1e9 - COMMIT_S
+    wait_s = max(min(worker.settings.judge.wait_ms / 1000, left_s), 0.0)
     by_ns = began_ns + int((wait_s - min(JUDGE_MARGIN_S, wait_s / 10)) * 1e9)
     spill = arriving.spill
     asked = await worker.judge.ask(
@@ -111,30 +139,56 @@ async def _judged(arriving: Arriving) -> Asked:
 async def _accepted(arriving: Arriving, asked: Asked, check: bytes) -> Outcome:
     """Have a shard commit it; say 250 when that is done."""
     worker, verdict = arriving.worker, asked.verdict
+    before = worker.doubting.before(
+        arriving.account.name, arriving.envelope, _name(arriving, check)
+    )
+    accept = _accept(arriving, asked, check, before)
     arriving.handed_over = True
     try:
-        answer = await worker.shards.accept(_accept(arriving, asked, check), shard=arriving.shard)
+        answer = await worker.shards.accept(accept, shard=arriving.shard)
+    except asyncio.CancelledError:  # too late, or we stop: the shard may still take it
+        _doubt(arriving, check)
+        raise
     except Unknown:
-        _uncount(arriving, asked)
+        _doubt(arriving, check)
+        _uncount(arriving)
         return Outcome("trouble", _named(arriving, replies.TROUBLE), verdict, "unknown")
     if isinstance(answer, Unsafe):
         arriving.handed_over = False
-        _uncount(arriving, asked)
+        _uncount(arriving)
         reply = _named(arriving, replies.of_storage(answer.reason))
         return Outcome("trouble", reply, verdict, answer.reason)
+    if arriving.gone:
+        _doubt(arriving, check)  # it hears no 250, and comes again
+    if before:
+        worker.meters.possible_duplicates.inc()
+        worker.log.info("edge.possible_duplicate", message=arriving.id, before=before)
     kind = "pending" if verdict is None else "held" if verdict.verb == "hold" else "accepted"
     reply = Reply(250, "2.0.0", f"Ok: queued as {arriving.id}")
     return Outcome(kind, reply, verdict, asked.reason)
 
 
-def _accept(arriving: Arriving, asked: Asked, check: bytes) -> Accept:
+def _doubt(arriving: Arriving, check: bytes) -> None:
+    """Remember it: when it comes again, it may be there twice."""
+    worker = arriving.worker
+    worker.meters.unknown_outcomes.inc()
+    worker.doubting.note(
+        arriving.account.name, arriving.envelope, _name(arriving, check), message=arriving.id
+    )
+
+
+def _name(arriving: Arriving, check: bytes) -> bytes:
+    return arriving.name or check
+
+
+def _accept(arriving: Arriving, asked: Asked, check: bytes, before: str) -> Accept:
     account, spill = arriving.account, arriving.spill
     body = None if spill else arriving.body()
     visitor = arriving.visitor
     return Accept(
         ask=0,
         message=arriving.id,
-        by_ns=clock.monotonic_ns() + int(COMMIT_BEGINS_S * 1e9),
+        by_ns=min(clock.monotonic_ns() + int(COMMIT_BEGINS_S * 1e9), arriving.by_ns),
         origin="smtp",
         envelope=arriving.envelope,
         sender=sender_of(arriving),
@@ -155,6 +209,7 @@ def _accept(arriving: Arriving, asked: Asked, check: bytes) -> Accept:
             "auth": visitor.auth_username,
             "protocol": visitor.protocol,
             "customer_id": arriving.attribution.customer_id if arriving.attribution else "",
+            **({"possible_duplicate_of": before} if before else {}),
         },
         bounces_1h_max=account.bounces_1h_max,
         return_path=account.return_path,
@@ -267,9 +322,23 @@ def suspended(worker: Worker, account: Account, envelope: Envelope, client: str)
     return reply
 
 
-def _uncount(arriving: Arriving, asked: Asked) -> None:
-    if asked.verdict is not None:
+def _uncount(arriving: Arriving) -> None:
+    if arriving.asked is not None and arriving.asked.verdict is not None:
         arriving.worker.judge.uncount(arriving.account.name, arriving.id)
+
+
+async def _cleared_away(arriving: Arriving) -> None:
+    """Clear away, and wait for it as long as an answer may."""
+    if arriving.spill is None or arriving.handed_over:
+        arriving.let_go()
+        return
+    arriving.step_aside()
+    clearing = arriving.worker.clearing
+    task = asyncio.create_task(clear_away(arriving))
+    clearing.add(task)
+    task.add_done_callback(clearing.discard)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(task), CLEAR_S)
 
 
 async def clear_away(arriving: Arriving) -> None:
@@ -285,6 +354,7 @@ def _note(arriving: Arriving, outcome: Outcome, took_s: float) -> None:
     worker.meters.messages.labels(outcome.kind).inc()
     worker.meters.bytes.inc(arriving.received)
     worker.meters.reply_s.observe(took_s)
+    worker.pace.answered(took_s)
     if outcome.kind == "pending":
         worker.meters.pending.labels(outcome.reason or "none").inc()
     said = {

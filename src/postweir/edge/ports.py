@@ -1,5 +1,6 @@
 """What the edge asks of the shards."""
 
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from postweir.spool.ports import Accept, Refusal, Safe, Unsafe
@@ -12,8 +13,12 @@ class Shards(Protocol):
         """Return "" when some shard accepts, else why none does: down, full, ..."""
         ...
 
-    def choose(self) -> int:
-        """Return the number of a shard that accepts. Raises Unknown when none does."""
+    def free_bytes(self) -> int:
+        """Return how much is free on the disk with the most room, of shards that accept."""
+        ...
+
+    def choose(self, avoid: AbstractSet[int] = frozenset()) -> int:
+        """Return the number of a shard that accepts, of all but these. Raises Unknown: none."""
         ...
 
     async def accept(self, accept: Accept, *, shard: int | None = None) -> Safe | Unsafe:

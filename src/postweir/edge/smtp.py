@@ -20,13 +20,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from postweir.edge import gate, intake, replies
-from postweir.edge.arriving import Arriving, Visitor
-from postweir.edge.known import holds, loggable, payer
-from postweir.edge.sasl import MECHANISMS, Challenge, Claim, Garbled, Sasl
+from postweir.edge.arriving import Visitor
+from postweir.edge.gate import No
+from postweir.edge.known import payer
+from postweir.edge.login import Login
+from postweir.edge.patience import Patience
+from postweir.edge.sasl import MECHANISMS
+from postweir.edge.standing import Standing
 from postweir.edge.sweeper import Sweeper
+from postweir.edge.transaction import Transaction
 from postweir.edge.wire import Wire
 from postweir.edge.worker import Worker
-from postweir.identity.sender import Account
 from postweir.mail.commands import (
     Auth,
     AuthAnswer,
@@ -45,27 +49,20 @@ from postweir.mail.commands import (
     StartTls,
     Verify,
 )
-from postweir.mail.envelope import Envelope
 from postweir.mail.reply import Reply
 from postweir.mail.smtp_server import ServerSession, State
 from postweir.runtime.net import tls_name
 
-CLOSING_S = 10.0  # for our last words to be read
-DATA_RATE_MIN = 500  # bytes a second, as Postfix has it: drops of data do not hold a place
-AUTH_FAILURES_MAX = 3
 IDLE_COMMANDS_MAX = 100  # NOOP, RSET, VRFY and the like without a message among them
-SURPLUS_MAX = 1000  # recipients past the limit, or named again, that are politely told so
-AGAIN_S = 1.0  # a credential may have been made a moment ago: look once more before saying no
 
 
 class Connection(asyncio.Protocol):
     """One client."""
 
     __slots__ = (
-        "_account", "_arriving", "_auth_username", "_busy", "_choked", "_client", "_deadline",
-        "_eight_bit", "_errors", "_failures", "_helo", "_idle", "_implicit_tls", "_loop",
-        "_mail_from", "_neighbourhood", "_recipients", "_sasl", "_session", "_started_at",
-        "_surplus", "_sweeper", "_tls", "_verb", "_wire", "_worker",
+        "_busy", "_choked", "_errors", "_idle", "_implicit_tls", "_login", "_loop", "_patience",
+        "_session", "_sweeper", "_tls", "_transaction", "_verb", "_wire", "_worker", "client",
+        "helo", "standing",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, sweeper: Sweeper, *, implicit_tls: bool) -> None:
@@ -73,52 +70,41 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._wire = Wire()
         self._session: ServerSession | None = None  # None: turned away, or gone
-        self._client = self._neighbourhood = ""
+        self.client = ""
+        self.standing = Standing(worker, self)
+        self._patience = Patience(self._loop.time())
         self._tls = ""  # how, once the handshake is done
-        self._auth_username = ""
-        self._sasl: Sasl | None = None
-        self._helo, self._verb = "", ""
-        self._account: Account | None = None  # who pays for the transaction that is open
-        self._mail_from, self._eight_bit = "", False
-        self._recipients: dict[str, None] = {}  # in order, each once
-        self._arriving: Arriving | None = None
-        self._started_at = 0.0  # when its 354 was said
-        self._errors = self._failures = self._idle = self._surplus = 0
+        self._login = Login(worker)
+        self.helo = self._verb = ""
+        self._transaction = Transaction(worker)
+        self._errors = self._idle = 0
         self._busy = False  # a task will answer
         self._choked = False  # the client does not read
-        self._deadline = 0.0
-        self._extend()
 
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         worker = self._worker
         self._wire.made(transport)
-        self._client = _address(transport.get_extra_info("peername"))
-        self._neighbourhood = gate.neighbourhood(self._client)
+        self.client = _address(transport.get_extra_info("peername"))
         self._sweeper.enter(self)
-        refusal = gate.admit(
-            worker.settings.edge,
-            room=worker.room,
-            connections=worker.counts.connections,
-            of_client=worker.counts.of_client(self._neighbourhood),
-            bytes_held=worker.counts.bytes_held,
-            stopping=worker.stopping,
-        )
-        if refusal is not None:
+        now = self._loop.time()
+        no = self.standing.enter(self.client, now)
+        if no is not None:
             worker.meters.turned_away.inc()
+            worker.refused(no.reason)
             # Without a handshake a TLS client cannot read it, and we make none for it.
-            self._end(b"" if self._implicit_tls else bytes(refusal))
+            self._end(b"" if self._implicit_tls else bytes(no.reply))
             return
-        worker.counts.enter(self._neighbourhood)
+        self._patience.known = not self.standing.is_newcomer
         worker.meters.connected.inc()
         self._session = ServerSession(self._offers())
         if not self._implicit_tls:
             self._greet()
-        elif (context := worker.tls()) is not None:
+        elif (context := worker.tls()) is not None and self._may_shake_hands() is None:
             self._begin_tls(context)
         else:
-            self._end()  # no certificate is in force: nobody could read a word
+            self._end()  # nobody could read a word
 
     def data_received(self, data: bytes) -> None:
         if self._wire.closing or self._session is None:
@@ -137,7 +123,7 @@ class Connection(asyncio.Protocol):
             if self._busy:
                 self._wire.read(False)
             else:
-                self._run()
+                self.run()
         if self._wire.over:
             self._end()  # as at the end of a stream: who does not listen on is owed no answer
 
@@ -146,49 +132,69 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._choked = True
-        self._extend()
+        self._at("unread")
         self._wire.read(False)
 
     def resume_writing(self) -> None:
         self._choked = False
-        self._extend()
-        self._run()
+        self._at("work" if self._busy else "data" if self._transaction.arriving else "command")
+        self.run()
 
     def connection_lost(self, _: Exception | None) -> None:
         if not self._wire.lost():
             return
         self._sweeper.leave(self)
-        if self._session is not None:
-            self._session = None
-            self._worker.counts.leave(self._neighbourhood)
-        arriving, self._arriving = self._arriving, None
-        if arriving is not None:
-            arriving.gone = True
-            if not self._busy:  # else the task that has it sees that we are gone
-                self._worker.meters.messages.labels("gone").inc()
-                self._sweeper.keep(intake.clear_away(arriving))
+        self._session = None
+        self.standing.leave()
+        arriving = self._transaction.lost()
+        if arriving is not None and not self._busy:  # else the task that has it sees it
+            self._worker.meters.messages.labels("gone").inc()
+            arriving.step_aside()
+            self._sweeper.keep(intake.clear_away(arriving))
 
     # What the sweeper calls.
 
     def sweep(self, now: float) -> None:
         """End what is too late."""
-        if now < self._deadline:
-            return
-        if self._wire.closing or self._choked:
+        late = self._patience.late(now, self._worker.limits)
+        if late:
+            self._too_late(late)
+        else:
+            self._transaction.slow(now - self._patience.since, whole=self._busy)
+
+    def _too_late(self, late: str) -> None:
+        if late != "closing":
+            self._worker.meters.timeouts.labels(late).inc()
+        if late == "work":
+            self._worker.log.error("edge.stuck", client=self.client)
+        if late in {"closing", "work", "unread", "handshake"} or self._wire.handshaking:
             self.abort()
-        elif not self._busy:  # a task has bounds of its own
-            handshaking = self._wire.handshaking
-            stage = "data" if self._arriving else "handshake" if handshaking else "command"
-            self._worker.meters.timeouts.labels(stage).inc()
-            if handshaking:
-                self.abort()
-            else:
-                self._end(bytes(replies.TIMEOUT))
+        else:
+            self._end(bytes(replies.TIMEOUT))
+
+    @property
+    def holder(self) -> str:
+        """For whom it counts."""
+        return self.standing.holder
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it waits for a next message; None when it is at something."""
+        if self._busy or self._choked or self._wire.closing or self._transaction.open:
+            return None
+        return self._patience.since
+
+    def make_room(self) -> None:
+        """Others need the place."""
+        self._worker.meters.shed.inc()
+        no = gate.UNKNOWN if self.standing.is_newcomer else gate.OVER_SHARE
+        self._end(b"" if self._wire.handshaking else bytes(no.reply))
+        self.standing.leave()
 
     def drain(self) -> None:
         """The worker stops: leave, if no transaction is open."""
-        if not self._wire.closing and not self._busy and self._account is None:
-            self._end(bytes(gate.STOPPING))
+        if not self._wire.closing and not self._busy and not self._transaction.open:
+            self._end(bytes(gate.STOPPING.reply))
 
     def abort(self) -> None:
         """Hang up now."""
@@ -203,7 +209,7 @@ class Connection(asyncio.Protocol):
     def _offers(self) -> Offers:
         worker = self._worker
         edge = worker.settings.edge
-        clear_auth = edge.auth_without_tls_on_loopback and _is_loopback(self._client)
+        clear_auth = edge.auth_without_tls_on_loopback and _is_loopback(self.client)
         return Offers(
             hostname=edge.hostname,
             size_max=edge.message_bytes_max,
@@ -211,7 +217,7 @@ class Connection(asyncio.Protocol):
             auth=MECHANISMS if self._tls or clear_auth else (),
         )
 
-    def _run(self) -> None:
+    def run(self) -> None:
         """Answer what there is to answer, in one write."""
         while not (self._busy or self._choked or self._wire.closing):
             assert self._session is not None
@@ -224,271 +230,214 @@ class Connection(asyncio.Protocol):
             self.drain()
         # While a task is at work we read on, to hear that the client is gone, until it says more.
         if not self._busy:
-            self._wire.read(not (self._choked or self._crowded))
+            self._wire.read(not (self._choked or self._transaction.crowded))
 
-    def _say(self, reply: Reply) -> None:
+    def say(self, reply: Reply) -> None:
         """Answer the event at hand."""
         assert self._session is not None
         self._wire.say(self._session.reply(reply))
         if reply.code == 421:
             self._end()
+        elif reply.code == 235:
+            self._known()
 
     def _flush(self) -> None:
-        if self._wire.flush() and self._arriving is None:
-            self._extend()
+        if self._wire.flush() and not (self._choked or self._busy or self._transaction.arriving):
+            self._at("command")
 
     def _end(self, last: bytes = b"") -> None:
         """Say the last words, and close."""
         if not self._wire.closing:
             self._wire.end(last)
-            self._deadline = self._loop.time() + CLOSING_S
+            self._at("closing")
 
     def _close(self) -> None:
         self._wire.close()
-        self._deadline = self._loop.time() + CLOSING_S
+        self._at("closing")
 
-    def _extend(self) -> None:
-        self._deadline = self._loop.time() + self._worker.settings.edge.command_s
+    def _at(self, what: str) -> None:
+        if not self._wire.closing or what == "closing":
+            self._patience.at(what, self._loop.time())
+
+    def refuse(self, no: No) -> None:
+        """Say no to what would take more than there is; it leads nowhere, and is no error."""
+        self._worker.refused(no.reason)
+        self.idle_away(no.reply)
+
+    def _known(self) -> None:
+        """They have shown whose they are."""
+        account = payer(self._worker, username=self.username, client=self.client)
+        if account is not None:
+            self._patience.known = True
+            self.standing.known_as(account.name)
 
     @property
-    def _crowded(self) -> bool:
-        return self._arriving is not None and self._arriving.crowded
+    def username(self) -> str:
+        """Who logged in, "" while nobody did."""
+        return self._login.username
 
-    def _work(self, work: Coroutine[Any, Any, None]) -> None:
-        """Answer by a task; until `_task_over` nothing else is answered."""
-        self._busy = True
+    def visitor(self) -> Visitor:
+        """Who speaks."""
+        # RFC 3848: ESMTPSA is ESMTP with TLS and AUTH.
+        marks = ("S" if self._tls else "") + ("A" if self.username else "")
+        protocol = f"ESMTP{marks}" if self._verb == "EHLO" else "SMTP"
+        return Visitor(self.client, self.username, self._tls, protocol)
+
+    def work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Answer by a task; until `task_over` nothing else is answered."""
+        self.wait()
         self._sweeper.keep(self._guarded(work))
+
+    def wait(self) -> None:
+        """Answer later; until `task_over` nothing else is answered."""
+        self._busy = True
+        self._at("work")
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as fault:  # a bug of ours costs this client its connection, and no hang
-            self._worker.log.error("edge.failed", client=self._client, exc_info=fault)
-            self.abort()
+        except Exception as fault:  # noqa: BLE001 - a bug costs a connection, and no hang
+            self.failed(fault)
 
-    def _task_over(self) -> bool:
+    def failed(self, fault: Exception) -> None:
+        """A bug of ours: hang up, and say so in the log."""
+        self._worker.log.error("edge.failed", client=self.client, exc_info=fault)
+        self.abort()
+
+    def task_over(self) -> bool:
         """The task at work is done; False when the client is gone."""
         self._busy = False
+        self._at("command")
         return self._session is not None and not self._wire.closing
 
-    def _misstep(self, reply: Reply, *, fatal: bool = False) -> None:
+    def misstep(self, reply: Reply, *, fatal: bool = False) -> None:
         self._errors += 1
-        if self._errors >= self._worker.settings.edge.errors_max:
-            self._say(replies.TOO_MANY_ERRORS)
+        if self._errors >= self._worker.limits.errors_max:
+            self.say(replies.TOO_MANY_ERRORS)
             return
-        self._say(reply)
+        self.say(reply)
         if fatal:
             self._end()
 
-    def _idle_away(self, reply: Reply) -> None:
+    def idle_away(self, reply: Reply) -> None:
         self._idle += 1
-        self._say(reply if self._idle <= IDLE_COMMANDS_MAX else replies.TOO_MANY_ERRORS)
+        self.say(reply if self._idle <= IDLE_COMMANDS_MAX else replies.TOO_MANY_ERRORS)
 
     # The answers.
 
     def _on_misstep(self, event: Misstep) -> None:
-        self._misstep(event.reply, fatal=event.fatal)
+        if self._transaction.excuses(event.reply):
+            self._transaction.say_surplus(self, event.reply)
+            return
+        self.misstep(event.reply, fatal=event.fatal)
 
     def _on_greet(self, event: Greet) -> None:
         assert self._session is not None
         self._session.offer(self._offers())
-        self._helo, self._verb = event.name, event.verb
-        self._forget_transaction()
-        self._idle_away(self._session.welcome())
+        self.helo, self._verb = event.name, event.verb
+        self._transaction.forget()
+        self.idle_away(self._session.welcome())
 
     def _on_mail(self, event: Mail) -> None:
-        if self._worker.stopping:
-            self._say(gate.STOPPING)
-            return
-        account = payer(self._worker, username=self._auth_username, client=self._client)
-        if account is None:
-            self._worker.meters.relay_denied.inc()
-            self._misstep(replies.UNKNOWN_CLIENT)
-        elif account.suspended:
-            envelope = Envelope(event.address, (), self._helo)
-            # An error: each is put on record, and who goes on is shown out.
-            self._misstep(intake.suspended(self._worker, account, envelope, self._client))
-        else:
-            self._account = account
-            self._mail_from, self._eight_bit = event.address, event.eight_bit
-            self._say(replies.SENDER_OK)
+        self._transaction.mail(self, event)
 
     def _on_rcpt(self, event: Rcpt) -> None:
-        edge = self._worker.settings.edge
-        # RFC 5321 4.5.1: postmaster alone is ours.
-        address = event.address if "@" in event.address else f"{event.address}@{edge.hostname}"
-        if self._account is None:
-            self._misstep(replies.UNKNOWN_CLIENT)
-        elif address in self._recipients:
-            self._say_surplus(replies.RECIPIENT_OK)
-        elif len(self._recipients) >= edge.recipients_max:
-            self._say_surplus(replies.TOO_MANY_RECIPIENTS)
-        else:
-            self._recipients[address] = None
-            self._say(replies.RECIPIENT_OK)
-
-    def _say_surplus(self, reply: Reply) -> None:
-        self._surplus += 1
-        self._say(reply if self._surplus <= SURPLUS_MAX else replies.TOO_MANY_ERRORS)
+        self._transaction.rcpt(self, event)
 
     def _on_data(self, _: Data) -> None:
-        """Take the message only if there is somewhere to put it."""
-        worker, session, account = self._worker, self._session, self._account
-        assert session is not None
-        assert account is not None
-        reason = worker.shards.reason()
-        busy = gate.begin(worker.settings.edge, bytes_held=worker.counts.bytes_held)
-        if reason or not worker.folders.usable or busy:
-            self._idle_away(busy or replies.of_storage(reason))
-            return
-        session.normalise = account.bare_newline == "normalise"
-        self._say(replies.GO_ON)
-        if session.state is not State.DATA:
-            return  # it spoke before our 354: the session says so next
-        self._arriving = Arriving(
-            worker, self._visitor(), account, self._envelope(), on_room=self._on_room
-        )
-        self._started_at = self._loop.time()
-        self._deadline = self._started_at + worker.settings.edge.data_s
+        self._transaction.data(self)
 
-    def _visitor(self) -> Visitor:
-        # RFC 3848: ESMTPSA is ESMTP with TLS and AUTH.
-        marks = ("S" if self._tls else "") + ("A" if self._auth_username else "")
-        protocol = f"ESMTP{marks}" if self._verb == "EHLO" else "SMTP"
-        return Visitor(self._client, self._auth_username, self._tls, protocol)
-
-    def _envelope(self) -> Envelope:
-        return Envelope(self._mail_from, tuple(self._recipients), self._helo, self._eight_bit)
+    def go_on(self, *, normalise: bool) -> bool:
+        """Say 354; False when it spoke before that, and the session says so next."""
+        assert self._session is not None
+        self._session.normalise = normalise
+        self.say(replies.GO_ON)
+        if self._session.state is not State.DATA:
+            return False
+        self._at("data")
+        return True
 
     def _on_body(self, event: Body) -> None:
-        assert self._arriving is not None
-        self._arriving.feed(event.data)
-        data_s = self._worker.settings.edge.data_s
-        slowest = self._started_at + self._arriving.received / DATA_RATE_MIN
-        self._deadline = min(self._loop.time(), slowest) + data_s
+        self._patience.received(self._transaction.body(event.data), self._loop.time())
 
     def _on_body_end(self, event: BodyEnd) -> None:
-        assert self._arriving is not None
-        self._arriving.end(bare_newline=event.bare_newline, nul=event.nul)
-        self._work(self._take_in(self._arriving))
+        self._transaction.body_end(self, event)
 
-    def _on_room(self) -> None:
+    def on_room(self) -> None:
         """The disk caught up with a large message."""
         if self._wire.paused and not self._busy:
-            self._run()
+            self.run()
 
-    async def _take_in(self, arriving: Arriving) -> None:
-        try:
-            reply = await intake.take_in(arriving)
-        except Exception as fault:  # a bug of ours costs this client a 451, and no hang
-            self._worker.log.error("edge.failed", message=arriving.id, exc_info=fault)
-            reply = replies.named(replies.TROUBLE, arriving.id)
-        self._arriving = None
-        if self._task_over():
-            self._forget_transaction()
-            self._idle = self._surplus = 0
-            if reply.accepted:
-                self._errors = 0
-            self._say(reply)
-            self._run()
-
-    def _forget_transaction(self) -> None:
-        self._account = None
-        self._recipients = {}
+    def took(self, reply: Reply) -> None:
+        """A message is answered: a connection that brings mail may err now and then."""
+        self._idle = 0
+        if reply.accepted:
+            self._errors = 0
+            self._patience.accepted(self._loop.time())
+        self.say(reply)
 
     def _on_reset(self, _: Reset) -> None:
-        self._forget_transaction()
-        self._idle_away(replies.OK)
+        self._transaction.forget()
+        self.idle_away(replies.OK)
 
     def _on_noop(self, _: Noop) -> None:
-        self._idle_away(replies.OK)
+        self.idle_away(replies.OK)
 
     def _on_verify(self, _: Verify) -> None:
-        self._idle_away(replies.CANNOT_VERIFY)
+        self.idle_away(replies.CANNOT_VERIFY)
 
     def _on_help(self, _: Help) -> None:
-        self._idle_away(replies.HELP)
+        self.idle_away(replies.HELP)
 
     def _on_quit(self, _: Quit) -> None:
-        self._say(replies.BYE)
+        self.say(replies.BYE)
         self._end()
 
-    # AUTH.
+    # AUTH: see `login`.
 
     def _on_auth(self, event: Auth) -> None:
-        self._sasl = Sasl(event.mechanism)
-        self._step(self._sasl.begin(event.initial))
+        self._login.begin(self, event)
 
     def _on_auth_answer(self, event: AuthAnswer) -> None:
-        assert self._sasl is not None
-        self._step(self._sasl.answer(event.data))
-
-    def _step(self, step: Challenge | Claim | Garbled) -> None:
-        match step:
-            case Challenge():
-                self._say(Reply(334, "", step.text))
-            case Garbled():
-                self._sasl = None
-                self._misstep(replies.GARBLED)
-            case Claim():
-                self._sasl = None
-                self._hear(step)
-
-    def _hear(self, claim: Claim) -> None:
-        if holds(self._worker, claim):
-            self._welcome(claim.username)
-        elif not self._worker.directory.known:
-            self._idle_away(replies.NOT_NOW)
-        else:
-            self._work(self._hear_again(claim))
-
-    async def _hear_again(self, claim: Claim) -> None:
-        """The credential may be newer than our picture of the tables: look once more."""
-        await self._worker.directory.again(AGAIN_S)
-        if not self._task_over():
-            return
-        if holds(self._worker, claim):
-            self._welcome(claim.username)
-        else:
-            self._deny(claim)
-        self._run()
-
-    def _welcome(self, username: str) -> None:
-        self._auth_username = username
-        self._failures = 0
-        self._say(replies.WELCOME)
-
-    def _deny(self, claim: Claim) -> None:
-        worker = self._worker
-        worker.meters.auth_failures.inc()
-        self._failures += 1
-        worker.log.info("edge.auth_failed", client=self._client, username=loggable(worker, claim))
-        self._say(replies.WRONG if self._failures < AUTH_FAILURES_MAX else replies.TOO_MANY_ERRORS)
+        self._login.answer(self, event)
 
     # TLS.
 
     def _on_starttls(self, _: StartTls) -> None:
         assert self._session is not None
         context = self._worker.tls()
-        self._say(replies.READY_FOR_TLS if context else replies.NO_TLS)
-        if context is not None and self._session.state is State.TLS:
-            self._flush()
-            self._begin_tls(context)
+        if context is None:
+            self.say(replies.NO_TLS)
+        elif (no := self._may_shake_hands()) is not None:
+            self.idle_away(no.reply)
+        else:
+            self.say(replies.READY_FOR_TLS)
+            if self._session.state is State.TLS:
+                self._flush()
+                self._begin_tls(context)
+
+    def _may_shake_hands(self) -> No | None:
+        no = self.standing.shakes_hands(self._loop.time())
+        if no is not None:
+            self._worker.refused(no.reason)
+        return no
 
     def _begin_tls(self, context: ssl.SSLContext) -> None:
         self._wire.begin_tls(context)
-        self._deadline = self._loop.time() + self._worker.settings.edge.handshake_s
+        self._at("handshake")
 
     def _protected(self, session: ServerSession) -> None:
         """TLS stands: begin anew."""
         self._tls = tls_name(self._wire.tls)
-        self._extend()
+        self.standing.agreed()
+        self._at("command")
         if self._implicit_tls:
             self._greet()
         else:
             session.restart()
         session.offer(self._offers())
-        self._auth_username = self._helo = ""
+        self._login.forget()
+        self.helo = self._verb = ""
 
 
 ANSWERS: dict[type, Callable[[Connection, Any], None]] = {

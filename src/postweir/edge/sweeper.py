@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 SWEEP_S = 0.25
@@ -24,6 +24,20 @@ class Swept(Protocol):
         """Leave now."""
         ...
 
+    @property
+    def holder(self) -> str:
+        """For whom it counts."""
+        ...
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it waits for a next message; None when it is at something."""
+        ...
+
+    def make_room(self) -> None:
+        """Leave: others need the place."""
+        ...
+
 
 class Sweeper:
     """Looks at every connection four times a second: a deadline costs a number, not a timer."""
@@ -38,10 +52,6 @@ class Sweeper:
         """True when no connection and no task is left."""
         return not self._connections and not self._tasks
 
-    def _left(self, _: object = None) -> None:
-        if self.idle:
-            self._empty.set()
-
     def enter(self, connection: Swept) -> None:
         """Look after this one."""
         self._connections.add(connection)
@@ -49,21 +59,34 @@ class Sweeper:
     def leave(self, connection: Swept) -> None:
         """It is gone."""
         self._connections.discard(connection)
-        self._left()
+        self._look_if_empty()
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task, and keep it until it ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(self._left)
+        task.add_done_callback(self._ended)
 
-    async def run(self) -> None:
-        """Sweep until cancelled."""
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._look_if_empty()
+
+    def _look_if_empty(self) -> None:
+        if self.idle:
+            self._empty.set()
+
+    @property
+    def connections(self) -> Collection[Swept]:
+        """All that are here."""
+        return self._connections
+
+    async def run(self, look: Callable[[float], None] = lambda _: None) -> None:
+        """Sweep until cancelled; `look` is called before each sweep."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_S)
             now = loop.time()
+            look(now)
             for connection in tuple(self._connections):
                 try:
                     connection.sweep(now)
@@ -78,7 +101,7 @@ class Sweeper:
         self._empty.clear()
         for connection in tuple(self._connections):
             connection.drain()
-        self._left()
+        self._look_if_empty()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), wait_s)
         in_time = self.idle

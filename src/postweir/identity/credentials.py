@@ -80,10 +80,17 @@ def server_secret(data: Path) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    text = path.read_text("ascii").strip()
+    text, _, check = path.read_text("ascii").strip().partition(" ")
     if len(text) != 2 * SERVER_SECRET_BYTES:
         raise ValueError(f"{path}: not {2 * SERVER_SECRET_BYTES} hex digits")
+    # One digit that changed would refuse every customer as a stranger. Files of before have none.
+    if check not in ("", _check(text)):
+        raise ValueError(f"{path}: is damaged; put it back from the backup")
     return bytes.fromhex(text)
+
+
+def _check(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def _make(path: Path) -> None:
@@ -94,7 +101,8 @@ def _make(path: Path) -> None:
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(SERVER_SECRET_BYTES) + "\n")
+            text = secrets.token_hex(SERVER_SECRET_BYTES)
+            file.write(f"{text} {_check(text)}\n")
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):

@@ -7,22 +7,31 @@ needs no tables.
 
 import asyncio
 import contextlib
-import os
 import threading
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 from postweir.identity.networks import Networks
 from postweir.identity.ports import Tables
 from postweir.identity.sender import Directory
-from postweir.runtime import frames
+from postweir.runtime import clock, files, frames
 from postweir.runtime.log import Log
 
 LOOK_S = 0.25  # a command takes effect within a second
-APART_S = 0.01  # however many ask to look again
+APART_S = 0.1  # between two looks, however many ask to look again: each opens a file
 FIRST_LOOK_S = 2.0  # how long a start waits for tables that are slow
 PICTURE_BYTES_MAX = 256 * 1024 * 1024  # a million accounts; a larger file is not ours
+
+
+class _Waiting:
+    """Who waits for one look. Built on the loop, told by the thread that looks."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.looked = asyncio.Event()
+
+    def tell(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self.looked.set)
 
 
 class Watched:
@@ -36,11 +45,13 @@ class Watched:
         self.networks = Networks()
         self.known = False  # False: neither tables nor picture could be read yet
         self._reachable = True
+        self._reached_ns: int | None = None  # when the last look began that reached the tables
         self._taken = False  # a picture came from the tables, not only from the file
         self._looked = threading.Event()
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._asked: deque[Callable[[], None]] = deque()  # whom to tell of the next look
+        self._lock = threading.Lock()  # of `_next`, for no longer than to read or set it
+        self._next: _Waiting | None = None  # all who wait for the next look, however many
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -58,22 +69,23 @@ class Watched:
         if self._thread is not None:
             self._thread.join(2 * LOOK_S)
 
-    async def again(self, wait_s: float) -> None:
-        """Return after a look that began later than this call: what was just written is seen."""
-        loop = asyncio.get_running_loop()
-        looked = asyncio.Event()
+    async def again(self, wait_s: float) -> bool:
+        """Wait for a look that began later than this call: what was just written is seen.
 
-        def tell() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(looked.set)
-
-        self._asked.append(tell)
+        False: there was none in time, or it did not reach the tables. Who asks shares a look with
+        all who ask meanwhile.
+        """
+        began_ns = clock.monotonic_ns()
+        with self._lock:
+            waiting = self._next = self._next or _Waiting()
         self._wake.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(looked.wait(), wait_s)
+            await asyncio.wait_for(waiting.looked.wait(), wait_s)
+        return self._reached_ns is not None and self._reached_ns >= began_ns
 
     def look(self, newer_than: int) -> None:
         """Take a newer picture if there is one."""
+        began_ns = clock.monotonic_ns()
         try:
             found = self._tables.directory(newer_than)
             if found is not None:
@@ -85,7 +97,7 @@ class Watched:
             return
         if not self._reachable:
             self._log.info("directory.reachable")
-        self._reachable = True
+        self._reachable, self._reached_ns = True, began_ns
         if found is not None:
             self._save(found)
 
@@ -94,14 +106,14 @@ class Watched:
         newer_than = -1
         while not self._closing.is_set():
             self._wake.clear()
-            # As many as are here now: who asks from here on is told of the look after this one.
-            asked = [self._asked.popleft() for _ in range(len(self._asked))]
+            with self._lock:  # who asks from here on is told of the look after this one
+                waiting, self._next = self._next, None
             self.look(newer_than)
             self._looked.set()
             if self._taken:
                 newer_than = self.now.version
-            for tell in asked:
-                tell()
+            if waiting is not None:
+                waiting.tell()
             self._closing.wait(APART_S)
             self._wake.wait(LOOK_S)
 
@@ -114,9 +126,8 @@ class Watched:
 
     def _load(self, path: Path) -> None:
         try:
-            if path.stat().st_size > PICTURE_BYTES_MAX:
-                raise frames.Torn("too large")
-            found = frames.unpack(path.read_bytes(), Directory)
+            data = files.unsealed(files.read(path, PICTURE_BYTES_MAX))
+            found = frames.unpack(data, Directory)
         except FileNotFoundError:
             return
         except (OSError, frames.Torn) as fault:
@@ -127,13 +138,7 @@ class Watched:
     def _save(self, found: Directory) -> None:
         if self._picture is None or not self._saves:
             return
-        fresh = self._picture.with_name(f"{self._picture.name}.{os.getpid()}.new")
         try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(frames.pack(found))
-            fresh.rename(self._picture)
+            files.replace(self._picture, files.sealed(frames.pack(found)))
         except OSError as fault:
             self._log.warning("directory.picture_unsaved", fault=str(fault))
-            with contextlib.suppress(OSError):
-                fresh.unlink()

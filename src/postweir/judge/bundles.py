@@ -10,12 +10,11 @@ last. So a crash at any point leaves either the old history or the new one, with
 
 import contextlib
 import importlib.resources
-import os
 from pathlib import Path
 
 from postweir.policy.bundle import Bundle, from_canonical, name_of
 from postweir.policy.document import BYTES_MAX, parse
-from postweir.runtime import frames
+from postweir.runtime import files, frames
 from postweir.runtime.log import Log
 
 KEPT = 3  # the promoted one and two before it
@@ -50,7 +49,9 @@ class Bundles:
         """
         history, found = self._read()
         newest = history[0] if history else None
-        if not found or (newest and newest[1] == SHIPPED and newest[0] != default.hash):
+        # A shipped one that is newer, or that was damaged: we have it whole.
+        ours = bool(newest and newest[1] == SHIPPED and found and found[0].hash != default.hash)
+        if not found or ours:
             try:
                 self.promote(default, SHIPPED)
             except OSError as fault:
@@ -64,14 +65,14 @@ class Bundles:
         history, _ = self._read()
         name = bundle.hash
         kept = [(name, origin), *(entry for entry in history if entry[0] != name)][:KEPT]
-        _write(self._folder / name, bundle.canonical)
-        _write(self._folder / "history", frames.json(kept))
+        files.replace(self._folder / name, bundle.canonical)
+        files.replace(self._folder / "history", frames.json(kept))
         link = self._folder / "promoted.new"
         with contextlib.suppress(FileNotFoundError):
             link.unlink()
         link.symlink_to(name)
         link.rename(self._folder / "promoted")
-        _sync_folder(self._folder)
+        files.sync_folder(self._folder)
         named = {entry[0] for entry in kept}
         for path in self._folder.glob("pol_*"):
             if path.name not in named:
@@ -80,7 +81,7 @@ class Bundles:
 
     def _read(self) -> tuple[_History, list[Bundle]]:
         """Return the history, and of what it names all that is whole."""
-        history = self._history()
+        history = self._whole(self._history())
         found = []
         for name, _ in history:
             bundle = self._bundle(name)
@@ -88,9 +89,23 @@ class Bundles:
                 found.append(bundle)
         return history, found
 
+    def _whole(self, history: _History) -> _History:
+        """Give a name that no file has to a file that no name has: the history was damaged."""
+        named = {name for name, _ in history}
+        spare = [p.name for p in sorted(self._folder.glob("pol_*")) if p.name not in named]
+        gone = [name for name, _ in history if not self._there(name)]
+        pairs = dict(zip(gone, spare, strict=False))
+        for name, other in pairs.items():
+            self._log.error("policy.history_damaged", fault=f"no file {name}", instead=other)
+        return [(pairs.get(name, name), origin) for name, origin in history]
+
+    def _there(self, name: str) -> bool:
+        """True for a bundle that has a file, be it one that was put aside."""
+        return (self._folder / name).exists() or (self._folder / f"damaged-{name}").exists()
+
     def _history(self) -> _History:
         try:
-            data = _bytes(self._folder / "history")
+            data = files.read(self._folder / "history", FILE_BYTES_MAX)
             history: _History = frames.from_json(data, list[tuple[str, str]])
         except FileNotFoundError:
             return []
@@ -104,38 +119,17 @@ class Bundles:
         try:
             if "/" in name:
                 raise frames.Torn("no name of a bundle")
-            data = _bytes(self._folder / name)
+            data = files.read(self._folder / name, FILE_BYTES_MAX)
             if name_of(data) != name:
                 raise frames.Torn("its bytes are not those it is named after")
             return from_canonical(data)
         except (OSError, frames.Torn) as fault:
             self._log.error("policy.damaged", policy=name, fault=str(fault))
+            if isinstance(fault, frames.Torn) and "/" not in name:
+                self._put_aside(name)
             return None
 
-
-def _bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(FILE_BYTES_MAX + 1)
-    if len(data) > FILE_BYTES_MAX:
-        raise frames.Torn("too large")
-    return data
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file such that its name stands for all of it or for what was there before."""
-    fresh = path.with_name(path.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _put_aside(self, name: str) -> None:
+        """Keep a damaged bundle for whoever wants to look at it."""
+        with contextlib.suppress(OSError):
+            (self._folder / name).rename(self._folder / f"damaged-{name}")

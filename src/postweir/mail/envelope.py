@@ -15,6 +15,7 @@ class Envelope(Value, frozen=True):
 
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"  # RFC 4648 base32hex: sorts as the number does
+_PAIRS = tuple(a + b for a in _DIGITS for b in _DIGITS)  # ten bits at a time: twice as fast
 
 
 def message_id(*, at_ms: int, incarnation: int, counter: int) -> str:
@@ -25,7 +26,7 @@ def message_id(*, at_ms: int, incarnation: int, counter: int) -> str:
     assert 0 <= incarnation < 1 << 16
     assert 0 <= counter < 1 << 16
     number = (at_ms & (1 << 48) - 1) << 32 | incarnation << 16 | counter
-    return "".join(_DIGITS[number >> shift & 31] for shift in range(75, -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(70, -1, -10)])
 
 
 def is_message_id(text: str) -> bool:

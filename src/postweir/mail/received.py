@@ -10,7 +10,8 @@ HOPS_MAX = 50  # RFC 5321 6.3 asks for at least 100 as a plain count; Postfix ha
 VALUE_BYTES_MAX = 255  # a name in a trace; RFC 5321 4.5.3.1.2
 
 _LOOP = "x-postweir-loop"
-_WORDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]+=/@~ ")
+_WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]+=/@~")
+_WORDS = _WORD | {" "}
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -32,7 +33,8 @@ def received(
     `client` is an address, or what stands for one, or "". The recipients are only counted: their
     names would give away a blind copy (RFC 5321 7.2).
     """
-    seen = " ".join(part for part in (tamed(rdns), _shown(client)) if part)
+    # A word each: with a space in it a name could be `authenticated sender: joe`.
+    seen = " ".join(_word(part) for part in (rdns, _shown(client)) if part)
     lines = [f"Received: from {_word(helo)}" + (f" ({seen})" if seen else "")]
     lines.append(f"by {_word(by)} (Postweir) with {_word(protocol)} id {_word(id)}")
     if tls:
@@ -63,7 +65,9 @@ def date(at_s: float) -> str:
     """Return a time as RFC 5322 3.3 writes it, in UTC, whatever the locale."""
     at = datetime.fromtimestamp(int(at_s), UTC)
     day, month = _DAYS[at.weekday()], _MONTHS[at.month - 1]
-    return f"{day}, {at.day:02} {month} {at.year:04} {at:%H:%M:%S} +0000"
+    return (
+        f"{day}, {at.day:02} {month} {at.year:04} {at.hour:02}:{at.minute:02}:{at.second:02} +0000"
+    )
 
 
 def tamed(text: str) -> str:
@@ -73,12 +77,16 @@ def tamed(text: str) -> str:
 
 
 def _word(text: str) -> str:
+    if 0 < len(text) <= VALUE_BYTES_MAX and _WORD.issuperset(text):
+        return text  # as nearly all are
     return tamed(text).replace(" ", "?") or "unknown"
 
 
 def _shown(client: str) -> str:
+    if client.isascii() and client.count(".") == 3 and client.replace(".", "").isdecimal():
+        return f"[{client}]"  # as most are: a parser would take longer than all the rest
     try:
         address = ipaddress.ip_address(client)
     except ValueError:
-        return tamed(client)
+        return client
     return f"[IPv6:{tamed(str(address))}]" if address.version == 6 else f"[{address}]"

@@ -22,6 +22,8 @@ class Reply(Value, frozen=True):
 
     def __bytes__(self) -> bytes:
         status = f"{self.status} " if self.status else ""
+        if "\n" not in self.text:  # as nearly all are
+            return f"{self.code} {status}{self.text}\r\n".encode("ascii", "replace")
         lines = self.text.split("\n")
         out = "".join(f"{self.code}-{status}{line}\r\n" for line in lines[:-1])
         return f"{out}{self.code} {status}{lines[-1]}\r\n".encode("ascii", "replace")

@@ -7,9 +7,10 @@ after each `receive`, keeps the deadlines (by `stage`), and shakes hands when it
     Ready  ->  send(Transaction)  ->  ... GoAhead: write all of content() ...  ->  Done  ->  send
 
 The remote is as hostile as any client: its replies are bounded and made printable, and a reply
-nobody asked for ends the connection. Every recipient gets exactly one reply, whatever happens:
-`Done` always comes before `Lost`, and who has no answer yet is told to try again, never that it
-failed for good. A reply is judged by its first digit, RFC 5321 4.2.1.
+that nobody asked for, or that comes before it was asked for, ends the connection. Every recipient
+gets exactly one reply, whatever happens: `Done` always comes before `Lost`, and who has no answer
+yet is told to try again, never that it failed for good. A reply is judged by its first digit,
+RFC 5321 4.2.1.
 """
 
 from collections import deque
@@ -104,6 +105,7 @@ class ClientSession:
         self._asked: deque[tuple[Stage, int | None]] = deque([(Stage.GREETING, None)])
         self._events: deque[Event] = deque()
         self._out: list[bytes] = []
+        self._unsaid = 0  # of `_asked`: the driver has not fetched them yet
         self._idle = Stage.GREETING  # what we are at when no reply is due
         self._reset_first = False  # the remote may be inside a transaction we gave up
         self._transaction: Transaction | None = None
@@ -137,6 +139,7 @@ class ClientSession:
         """Return what is to be written now, once."""
         out = b"".join(self._out)
         self._out.clear()
+        self._unsaid = 0
         return out
 
     def secured(self) -> bytes:
@@ -208,6 +211,7 @@ class ClientSession:
     def _ask(self, stage: Stage, command: str, recipient: int | None = None) -> None:
         self._out.append(f"{command}\r\n".encode("ascii"))
         self._asked.append((stage, recipient))
+        self._unsaid += 1
 
     def _unfit(self, transaction: Transaction) -> Reply | None:
         """Return why this host cannot have the message, when its own words say so."""
@@ -236,7 +240,8 @@ class ClientSession:
 
     def _take(self, reply: Reply) -> None:
         """Take the next reply: it answers what was asked first."""
-        if not self._asked:
+        if len(self._asked) <= self._unsaid:
+            # Before it has even heard us: whose words are these, and what do they answer?
             if reply.code == 421:
                 self._lose(reply)
             else:
@@ -330,6 +335,7 @@ class ClientSession:
             # RFC 2920 3.1: no recipient, and yet it waits for the message: there is none.
             self._out.append(LONE_DOT)
             self._asked.append((Stage.FINAL, None))
+            self._unsaid += 1
             self._taken = []
 
     def _final(self, reply: Reply, _: int | None) -> None:

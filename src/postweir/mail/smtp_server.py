@@ -12,10 +12,11 @@ only an accepted reply goes there.
 Dangers, each met by a rule of this file:
 - Two ideas of where a line ends. A command with a bare CR or LF ends the talk; messages are
   `mail.lines`' business.
-- Words put in somebody's mouth. What arrives before we answered DATA, AUTH or STARTTLS was not
-  written by one who listens: a browser, or a man in the middle whose plaintext would be read as
-  if it had come through TLS (CVE-2011-0411). That ends the talk, and after a handshake nothing
-  is remembered of what went before.
+- Words put in somebody's mouth. What arrives before we answered DATA, AUTH or STARTTLS, with yes
+  or no, was not written by one who listens: a browser, or a man in the middle whose plaintext
+  would be read as if it had come through TLS (CVE-2011-0411), or it is a message whose bytes are
+  no commands. That ends the talk, and so does BDAT, whose chunk waits for no answer; after a
+  handshake nothing is remembered of what went before.
 - Lines without end. A line is bounded; what is too long is dropped as it arrives.
 """
 
@@ -90,8 +91,8 @@ STEPS: dict[str, dict[State, State]] = {
     "QUIT": dict.fromkeys((_F, _R, _M, _P), State.CLOSED),
 }
 
-# The client must hear our answer before it says more.
-SYNCHRONISING = frozenset({Data, Auth, AuthAnswer, StartTls})
+# The client must hear our answer before it says more (RFC 2920 3.1); to a 334 it answers alone.
+SYNCHRONISING = frozenset({"DATA", "AUTH", "STARTTLS"})
 TOO_EARLY = fatal(554, "5.5.0", "You spoke before we answered")
 
 
@@ -100,7 +101,7 @@ class ServerSession:
 
     __slots__ = (
         "_at", "_body_over", "_buffer", "_next", "_reader", "_skipping", "_too_early",
-        "_tried", "_unanswered", "authenticated", "normalise", "offers", "state", "tls",
+        "_tried", "_unanswered", "_waits", "authenticated", "normalise", "offers", "state", "tls",
     )  # fmt: skip
 
     def __init__(self, offers: Offers) -> None:
@@ -120,6 +121,7 @@ class ServerSession:
         self._skipping = False  # an overlong line is passing by
         self._too_early = False
         self._unanswered: Event | None = None
+        self._waits = False  # the client, for the answer to it
         self._next = State.FRESH  # where an accepted reply leads
 
     @property
@@ -142,8 +144,8 @@ class ServerSession:
 
     def receive(self, data: bytes) -> None:
         """Hand over what the socket gave. Events come from `next_event`."""
-        if self.state is State.CLOSED:
-            return
+        if self.state is State.CLOSED or (self.state is State.TLS and self.buffered):
+            return  # one piece of plaintext is enough to call the handshake off
         self._buffer = self._buffer[self._at :] + data
         self._at = 0
 
@@ -157,20 +159,21 @@ class ServerSession:
             return self._next_of_body()
         if self._at == len(self._buffer) or self.state in (State.TLS, State.CLOSED):
             return None
+        answers = self.state is State.AUTH
         line = self._next_line()
         if line is None:
             return None
-        event = line if isinstance(line, Misstep) else self._read(line)
-        if self._at < len(self._buffer) and type(event) in SYNCHRONISING:
-            event = TOO_EARLY
-        return self._show(event)
+        if isinstance(line, Misstep):
+            return self._show(line, waits=answers)
+        waits = answers or _verb(line) in SYNCHRONISING
+        return self._show(self._read(line), waits=waits)
 
     def reply(self, reply: Reply) -> bytes:
         """Answer what was just shown; return the bytes to send."""
         event, self._unanswered = self._unanswered, None
         if event is None:
             raise LocalFault("there is nothing to answer")
-        if self._at < len(self._buffer) and type(event) in SYNCHRONISING:
+        if self._waits and self.buffered:
             self._too_early = True  # it came while the answer was being thought about
             self.state = State.READY
             return b""
@@ -235,8 +238,10 @@ class ServerSession:
         self._at = 0
         self._too_early = False
 
-    def _show(self, event: Event) -> Event:
-        self._unanswered = event
+    def _show(self, event: Event, *, waits: bool = False) -> Event:
+        if waits and self.buffered:
+            event, waits = TOO_EARLY, False
+        self._unanswered, self._waits = event, waits
         return event
 
     def _next_of_body(self) -> Event | None:
@@ -292,8 +297,7 @@ class ServerSession:
     def _read(self, line: str) -> Event:
         if self.state is State.AUTH:
             return self._read_answer(line)
-        verb, _, argument = line.partition(" ")
-        verb = verb.upper() if len(verb) <= VERB_BYTES_MAX else ""
+        verb, argument = _verb(line), line.partition(" ")[2]
         steps = STEPS.get(verb)
         if steps is None:
             return _unknown(verb)
@@ -337,9 +341,16 @@ class ServerSession:
         return misstep(502, "5.5.1", "AUTH is not offered")
 
 
+def _verb(line: str) -> str:
+    verb = line.partition(" ")[0]
+    return verb.upper() if len(verb) <= VERB_BYTES_MAX else ""
+
+
 def _unknown(verb: str) -> Misstep:
     if verb in FOREIGN:
         return fatal(554, "5.5.0", "This is SMTP")
+    if verb == "BDAT":  # a chunk follows, or is here
+        return fatal(502, "5.5.1", "BDAT is not offered")
     if verb in UNOFFERED:
         return misstep(502, "5.5.1", f"{verb} is not offered")
     return misstep(500, "5.5.1", "Command not known")

@@ -98,6 +98,8 @@ def _sentences(told: Timeline, step: Detail) -> Iterator[str]:
             yield f"accepted for {_count(step)}: safe in shard {told.shard}, {step.get('state')}"
             if told.reason:
                 yield f"  {told.reason}"
+            if step.get("possible_duplicate_of"):
+                yield f"  possible duplicate: it came before as {step['possible_duplicate_of']}"
         case "refused" if "stage" in step:
             yield f"refused at {step['stage']}: {step.get('reply', '')}"
         case "attempt" | "delivered" | "bounced" | "deferred":

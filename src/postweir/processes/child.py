@@ -22,7 +22,7 @@ from typing import Any
 
 import uvloop
 
-from postweir.runtime import clock, frames, metrics, settings
+from postweir.runtime import clock, files, frames, metrics, settings
 from postweir.runtime.log import Journal, Log, open_log
 from postweir.runtime.title import set_title
 
@@ -30,6 +30,9 @@ BEAT_S = 0.05
 SLOT = struct.Struct("<QQ16s")  # beat (monotonic ns), state, settings hash
 STARTING, UP = 0, 1
 PR_SET_PDEATHSIG = 1
+# Connections that wait for accept(2); the kernel cuts it to net.core.somaxconn. In a storm of them
+# one that does not fit is tried again by its kernel after 1 s, then 3 s: nobody is told why.
+BACKLOG_MAX = 4096
 
 
 class Ground:
@@ -129,8 +132,7 @@ class Ground:
 def write_current(now: settings.Settings) -> None:
     """Write the settings by hash and make them current. Raises OSError."""
     path = now.run / f"settings-{now.hash}.json"
-    path.write_bytes(frames.json(now))
-    path.chmod(0o600)
+    files.replace(path, frames.json(now))
     fresh = now.run / "settings.new"
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()
@@ -139,10 +141,24 @@ def write_current(now: settings.Settings) -> None:
 
 
 def read_current(run: Path) -> settings.Settings:
-    """Return the settings in force. Raises OSError, Torn."""
-    found = frames.from_json((run / "settings.json").read_bytes(), settings.Settings)
+    """Return the settings in force. Raises OSError; Torn when they are not those of their name."""
+    path = run / os.readlink(run / "settings.json")
+    found = frames.from_json(files.read(path, settings.FILE_BYTES_MAX), settings.Settings)
     assert isinstance(found, settings.Settings)
+    if path.name != f"settings-{found.hash}.json":
+        raise frames.Torn(f"{path}: its bytes are not those it is named after")
     return found
+
+
+def keep_current(now: settings.Settings) -> bool:
+    """Write the settings anew where they are gone or damaged; True when they were."""
+    try:
+        if read_current(now.run) == now:
+            return False
+    except (OSError, frames.Torn):
+        pass
+    write_current(now)
+    return True
 
 
 def shards_total(now: settings.Settings) -> int:
@@ -238,7 +254,7 @@ def open_listeners(now: settings.Settings) -> list[tuple[socket.socket, bool]]:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
-            listener.listen(1024)
+            listener.listen(BACKLOG_MAX)
         except OSError as fault:
             listener.close()
             for other, _ in opened:

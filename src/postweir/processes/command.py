@@ -3,19 +3,20 @@
 import getpass
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from postweir.cli import app
 from postweir.cli.words import Doors
-from postweir.desk.ports import Office
+from postweir.desk.ports import Office, ShardFile, Verified
 from postweir.processes import child, start, supervisor
 from postweir.runtime import clock, settings
 from postweir.runtime.log import quiet
 from postweir.spool import questions
 from postweir.spool.client import Shards
 from postweir.spool.ports import Hello, Page, Read
+from postweir.storage import spool_inspect
 from postweir.storage.spool_reader import SqliteReader
 from postweir.storage.sqlite_tables import SqliteTables
 
@@ -89,6 +90,27 @@ class Reach:
         return self._client
 
 
+class Files:
+    """The shards' files as a command looks at them."""
+
+    def __init__(self, now: settings.Settings) -> None:
+        self._folder = now.data / "spool"
+
+    def inspect(self, shard: int) -> ShardFile:
+        """Look at what can be had in a moment."""
+        return spool_inspect.inspect(shard, self._file(shard), self._bodies(shard))
+
+    def verify(self, shard: int, tell: Callable[[int, int], None]) -> Verified:
+        """Read every page and body. Raises OSError."""
+        return spool_inspect.verify(self._file(shard), self._bodies(shard), tell)
+
+    def _file(self, shard: int) -> Path:
+        return self._folder / f"shard-{shard}.db"
+
+    def _bodies(self, shard: int) -> Path:
+        return self._folder / f"bodies-{shard}"
+
+
 def _listens(path: Path) -> bool:
     """True when a process has this socket open, be it a stopped one."""
     with socket.socket(socket.AF_UNIX) as probe:
@@ -135,6 +157,7 @@ async def office(path: Path) -> AsyncIterator[Office]:
             shards=shards,
             by=by,
             now_us=clock.wall_us,
+            files=Files(now),
         )
     finally:
         await shards.close()

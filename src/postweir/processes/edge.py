@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import math
 import resource
 import ssl
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from postweir.edge.bodies import Folders
+from postweir.edge import pressure
+from postweir.edge.accepting import Acceptor
+from postweir.edge.bodies import Disks, Folders
+from postweir.edge.doubting import Doubting, DoubtsFile
 from postweir.edge.meters import Meters
 from postweir.edge.names import Names
 from postweir.edge.smtp import Connection
@@ -17,17 +21,16 @@ from postweir.identity.credentials import server_secret
 from postweir.identity.directory import Watched
 from postweir.judge.asking import Judges
 from postweir.processes.child import Ground
+from postweir.runtime.certificates import ServerTls, forget
 from postweir.runtime.log import Log
-from postweir.runtime.net import ServerTls
 from postweir.runtime.settings import Settings
 from postweir.spool.client import Shards
 from postweir.spool.ports import Hello
 from postweir.storage.sqlite_tables import SqliteTables
 
-BACKLOG = 1024  # connections that wait for accept(2); asyncio's own would shrink it to 100
 FILES_OTHER = 256  # descriptors beside those of clients: links, listeners, log, tables
 LOOK_S = 1.0  # at the certificate's files and the spool's folders
-DISK_THREADS = 8  # large bodies being written at once; more would only queue at the disk
+DISK_THREADS = 8  # large bodies being written at once to one shard; more would only queue there
 PROTOCOL_VERSION = 1
 
 
@@ -36,7 +39,9 @@ async def serve(ground: Ground) -> None:
     now = ground.settings
     loop = asyncio.get_running_loop()
     secret = await asyncio.to_thread(server_secret, now.data)
-    certificate = Certificate(now, ground.log)
+    certificate = Certificate(
+        now, ground.log, kept=ground.run / "tls.kept", saves=ground.index == 1
+    )
     directory = Watched(
         SqliteTables(now.data / "tables.db"),
         picture=ground.run / "directory.picture",
@@ -47,45 +52,65 @@ async def serve(ground: Ground) -> None:
     hello = Hello(PROTOCOL_VERSION, "edge", ground.index, ground.of, ground.incarnation, now.hash)
     shards = Shards(ground.run, count=now.spool.shards, hello=hello, log=ground.log)
     judges = Judges(ground.run, count=now.judge.workers, log=ground.log)
-    with ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="bodies") as pool:
+    with Disks(DISK_THREADS) as disks:
         worker = Worker(
             settings=now, directory=directory, shards=shards, judge=judges,
             folders=Folders(now.data / "spool"), names=Names(ground.incarnation),
-            meters=Meters(ground.metrics), log=ground.log, secret=secret, pool=pool,
+            meters=Meters(ground.metrics), log=ground.log, secret=secret, disks=disks,
             tls=lambda: certificate.context, room=room_for(now.edge.connections_max),
         )  # fmt: skip
+        worker.doubting = Doubting(secret, DoubtsFile(now.data / "edge", ground.index, ground.log))
+        await worker.doubting.read()
         if worker.room < now.edge.connections_max:
             ground.log.warning("edge.few_descriptors", connections_max=worker.room)
-        _watch(ground, worker)
+        _watch(ground, worker, certificate)
         sweeper = Sweeper()
-        kept = [loop.create_task(sweeper.run()), loop.create_task(_look(worker, certificate))]
+        kept = [
+            loop.create_task(
+                sweeper.run(lambda now: pressure.look(worker, sweeper.connections, now))
+            ),
+            loop.create_task(_look(worker, certificate)),
+            loop.create_task(worker.doubting.run()),
+        ]
         for task in kept:
             task.add_done_callback(lambda ended: _must_go_on(ground, ended))
-        servers = [
-            await loop.create_server(
+        acceptors = [
+            Acceptor(
+                listener,
                 lambda implicit=implicit: Connection(worker, sweeper, implicit_tls=implicit),  # type: ignore[misc]
-                sock=listener,
-                backlog=BACKLOG,
+                sweeper.keep,
+                ground.log,
             )
             for listener, implicit in ground.listeners
         ]
         ground.up()
         await ground.stopping.wait()
-        await _drain(ground, worker, sweeper, servers)
+        await _drain(ground, worker, sweeper, acceptors)
         for task in kept:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await worker.doubting.write()
     await shards.close()
     await judges.close()
     directory.close()
 
 
-def _watch(ground: Ground, worker: Worker) -> None:
+def _watch(ground: Ground, worker: Worker, certificate: "Certificate") -> None:
     """Show and reload what can be shown and reloaded."""
-    counts = worker.counts
+    counts, meters = worker.counts, worker.meters
+    meters.certificate_expires_s.set_function(lambda: certificate.expires_s)
+    meters.certificate_refused.set_function(lambda: int(certificate.refused))
     worker.meters.connections.set_function(lambda: counts.connections)
     worker.meters.bytes_held.set_function(lambda: counts.bytes_held)
+    worker.meters.bytes_claimed.set_function(lambda: counts.bytes_claimed)
+    worker.meters.unknown.set_function(lambda: len(counts.unknown))
+    worker.meters.handshakes.set_function(lambda: len(counts.handshakes))
+    worker.meters.in_flight.set_function(lambda: worker.flights.held.total)
+    worker.meters.places.set_function(lambda: worker.pace.places)
+    worker.meters.waiting.set_function(lambda: worker.flights.waiting.total)
+    worker.meters.stress.set_function(lambda: worker.stress.on)
+    worker.meters.share.set_function(lambda: worker.share)
 
     def take(found: Settings) -> None:
         worker.settings = found
@@ -103,15 +128,34 @@ def _watch(ground: Ground, worker: Worker) -> None:
 
 
 class Certificate:
-    """The certificate in force, wherever the settings have it now; none: no TLS is offered."""
+    """The certificate in force, wherever the settings have it now; none: no TLS is offered.
 
-    def __init__(self, now: Settings, log: Log) -> None:
-        self._log, self._tls = log, now.tls
-        self._server = ServerTls(now.tls.certificate, now.tls.key, log) if now.tls.key else None
+    `kept` is the copy of what is in force, for a worker that starts while the files are bad; one
+    worker saves it.
+    """
+
+    def __init__(
+        self, now: Settings, log: Log, *, kept: Path | None = None, saves: bool = False
+    ) -> None:
+        self._log, self._kept, self._saves = log, kept, saves
+        self._tls = now.tls
+        self._refused = False  # what the settings name, with nothing else to serve with
+        self._server = self._read(now, None) if now.tls.key else None
 
     @property
     def context(self) -> ssl.SSLContext | None:
         return self._server.context if self._server else None
+
+    @property
+    def expires_s(self) -> float:
+        """When it expires, on the wall clock; not a number where there is none, or nobody knows."""
+        found = self._server.ends_s if self._server else None
+        return math.nan if found is None else found
+
+    @property
+    def refused(self) -> bool:
+        """True while the files hold what was not taken."""
+        return self._refused or bool(self._server and self._server.fault)
 
     def look(self, now: Settings) -> None:
         """Take files that changed, or others if a reload named them; keeps the old on bad ones."""
@@ -119,16 +163,23 @@ class Certificate:
             if self._server is not None:
                 self._server.look()
             return
-        self._tls = now.tls  # tried once: if they are bad, the next change of settings tries again
+        self._tls = now.tls  # tried once where there is no old: a change of settings tries again
+        self._refused = False
         if not now.tls.certificate:
             self._server = None
+            if self._kept is not None and self._saves:
+                forget(self._kept)
             return
         try:
-            self._server = ServerTls(now.tls.certificate, now.tls.key, self._log)
-        except (OSError, ValueError) as fault:
-            self._log.error("tls.refused", certificate=now.tls.certificate, fault=str(fault))
-        else:
-            self._log.info("tls.taken", certificate=now.tls.certificate)
+            self._server = self._read(now, self._server)
+        except (OSError, ValueError):  # it was told
+            self._refused = True
+
+    def _read(self, now: Settings, before: ServerTls | None) -> ServerTls:
+        return ServerTls(
+            now.tls.certificate, now.tls.key, self._log,
+            kept=self._kept, saves=self._saves, before=before,
+        )  # fmt: skip
 
 
 async def _look(worker: Worker, certificate: Certificate) -> None:
@@ -157,11 +208,11 @@ def _must_go_on(ground: Ground, task: asyncio.Task[None]) -> None:
 
 
 async def _drain(
-    ground: Ground, worker: Worker, sweeper: Sweeper, servers: list[asyncio.Server]
+    ground: Ground, worker: Worker, sweeper: Sweeper, acceptors: list[Acceptor]
 ) -> None:
     """Take nobody new; let open transactions end."""
     worker.stopping = True
-    for server in servers:
-        server.close()
+    for acceptor in acceptors:
+        acceptor.close()
     in_time = await sweeper.drain(worker.settings.supervisor.drain_s)
     ground.log.info("edge.drained", in_time=in_time)

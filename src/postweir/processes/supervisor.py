@@ -155,6 +155,8 @@ class Supervisor:
         one.started_at = now
 
     def _spawn(self, one: Child) -> subprocess.Popen[bytes]:
+        if child.keep_current(self._settings):
+            self._log.error("settings.damaged", made_anew=self._settings.hash)
         at = one.slot * child.SLOT.size
         self._memory[at : at + child.SLOT.size] = child.SLOT.pack(0, child.STARTING, b"")
         listeners = self._listeners if one.kind == "edge" else []

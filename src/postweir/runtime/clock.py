@@ -30,12 +30,14 @@ class StepWatch:
     def __init__(self, before_us: int | None = None) -> None:
         self._offset_us = offset_us() if before_us is None else before_us
         self._stepped_at_ns: int | None = None
+        self.steps = 0  # how many were seen
 
     def look(self) -> bool:
         """True while a step of more than a minute lies less than an hour back."""
         now_us = offset_us()
         if abs(now_us - self._offset_us) > STEP_S * 1e6:
             self._stepped_at_ns = monotonic_ns()
+            self.steps += 1
         self._offset_us = now_us
         if self._stepped_at_ns is None:
             return False

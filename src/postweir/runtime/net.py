@@ -1,9 +1,13 @@
-"""TLS contexts: for sending one that takes any peer, for receiving one from files that change."""
+"""TLS contexts: for sending one that takes any peer, for receiving one from a certificate's files.
 
-import os
+`runtime.certificates` has the files that change while we serve.
+"""
+
 import ssl
+from collections.abc import Mapping
 
-from postweir.runtime.log import Log
+NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME; Python has no name for it
+ROUNDS_MAX = 8  # of a TLS handshake; it takes two
 
 
 def client_context() -> ssl.SSLContext:
@@ -24,7 +28,8 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.load_cert_chain(certificate, key)
+    # A password, so that an encrypted key fails here instead of asking the terminal for one.
+    context.load_cert_chain(certificate, key, password="")
     return context
 
 
@@ -36,43 +41,38 @@ def tls_name(found: ssl.SSLObject | None) -> str:
     return f"{found.version()} {cipher[0]}" if cipher else ""
 
 
-class ServerTls:
-    """The certificate in force; `look` once a second takes new files, and keeps the old on bad.
+def in_force(context: ssl.SSLContext, certificate: str) -> tuple[float, float] | None:
+    """Return from when to when (wall clock, seconds) a listener's certificate is in force.
 
-    New connections use `.context` as it is then; those open keep what they began with.
+    Shown to ourselves over memory, and trusted for itself whatever the time: so its text can be
+    had without a parser of certificates. None: it has none that we can read, and it may still do.
     """
-
-    def __init__(self, certificate: str, key: str, log: Log) -> None:
-        self._files = (certificate, key)
-        self._log = log
-        self._seen = self._stat()
-        self.context = server_context(certificate, key)
-        self.fault = ""  # what is wrong with the files that were not taken
-
-    def look(self) -> bool:
-        """Take the files if they changed; True when new ones are in force. Reads two files."""
-        seen = self._stat()
-        if seen == self._seen:
-            return False
-        self._seen = seen
-        try:
-            self.context = server_context(*self._files)
-        except (OSError, ValueError) as fault:
-            # A renewal writes one file after the other: the second change is looked at again.
-            self.fault = str(fault)
-            self._log.error("tls.refused", certificate=self._files[0], fault=self.fault)
-            return False
-        self.fault = ""
-        self._log.info("tls.taken", certificate=self._files[0])
-        return True
-
-    def _stat(self) -> tuple[tuple[int, int, int], ...]:
-        return tuple(_stat(path) for path in self._files)
-
-
-def _stat(path: str) -> tuple[int, int, int]:
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME
     try:
-        found = os.stat(path)
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+        client.load_verify_locations(certificate)
+        shown = _shown(context, client)
+        begins, ends = shown.get("notBefore"), shown.get("notAfter")
+        if not (isinstance(begins, str) and isinstance(ends, str)):
+            return None
+        return ssl.cert_time_to_seconds(begins), ssl.cert_time_to_seconds(ends)
+    except (OSError, ValueError, OverflowError):
+        return None
+
+
+def _shown(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, object]:
+    """Return the server's certificate as the client sees it. Raises ssl.SSLError."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours, theirs = server.wrap_bio(there, back, server_side=True), client.wrap_bio(back, there)
+    for _ in range(ROUNDS_MAX):
+        done = 0
+        for one in (theirs, ours):
+            try:
+                one.do_handshake()
+                done += 1
+            except ssl.SSLWantReadError:
+                continue
+        if done == 2:
+            break
+    return theirs.getpeercert() or {}

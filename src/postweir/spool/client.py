@@ -12,6 +12,7 @@ Rules of this file:
 
 import asyncio
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from postweir.judge.ports import Counted
@@ -59,14 +60,30 @@ class Shards:
             why = why or shard.health.reason
         return why or "down"
 
-    def choose(self) -> int:
-        """Return the healthy shard with the fewest open accepts, in turn. Raises Unknown."""
+    def free_bytes(self) -> int:
+        """Return how much is free on the disk with the most room, of shards that accept."""
+        return max(
+            (
+                s.health.free_bytes
+                for s in self._shards
+                if s.health is not None and s.health.accepts
+            ),
+            default=0,
+        )
+
+    def choose(self, avoid: AbstractSet[int] = frozenset()) -> int:
+        """Return the healthy shard with the fewest open accepts, in turn. Raises Unknown.
+
+        None of `avoid`: whoever asks knows that their disk hangs.
+        """
         count = len(self._shards)
         best: Known | None = None
         self._turn = (self._turn + 1) % count
         for n in range(count):
             shard = self._shards[(self._turn + n) % count]
             if not self._lives(shard) or shard.health is None or not shard.health.accepts:
+                continue
+            if shard.number in avoid:
                 continue
             if best is None or len(shard.accepts) < len(best.accepts):
                 best = shard
@@ -76,7 +93,10 @@ class Shards:
 
     async def accept(self, accept: Accept, *, shard: int | None = None) -> Safe | Unsafe:
         """Have a message committed by that shard, or by a healthy one. Raises Unknown."""
-        one = self._shards[(self.choose() if shard is None else shard) - 1]
+        try:
+            one = self._shards[(self.choose() if shard is None else shard) - 1]
+        except Unknown as none:
+            return Unsafe(accept.ask, str(none) or "down")  # never sent: surely not taken
         by_ns = accept.by_ns or clock.monotonic_ns() + int(SILENCE_S * 1e9)
         try:
             async with asyncio.timeout(ANSWER_S):

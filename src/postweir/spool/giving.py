@@ -5,7 +5,7 @@ of lanes on the writer's thread between two commits, checks of body files on a t
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from postweir.runtime import clock
@@ -21,13 +21,19 @@ class Giving:
     """One shard's hand-out; used on its event loop."""
 
     def __init__(
-        self, outgoing: Outgoing, writer: Writer[RoomyStore], *, checking: Executor, log: Log
+        self,
+        outgoing: Outgoing,
+        writer: Writer[RoomyStore],
+        *,
+        checking: Executor,
+        log: Log,
+        may_expire: Callable[[], bool],
     ) -> None:
         self._outgoing, self._writer, self._checking = outgoing, writer, checking
         self._loop = asyncio.get_running_loop()
         self._log = log
         self._pushing = False
-        self.may_expire = True  # False for an hour after a clock step
+        self._may_expire = may_expire
 
     def soon(self) -> None:
         """Something may leave, or may be read: look, once, at the end of this turn."""
@@ -47,8 +53,11 @@ class Giving:
 
     def _push(self) -> None:
         self._pushing = False
+        if self._writer.latch:  # what became of it could not be recorded; the beat looks again
+            return
         now_s = self._loop.time()
-        for one, frames in self._outgoing.take(now_s, may_expire=self.may_expire):
+        # Asked now, after every age that goes out was taken: a step between the two is seen.
+        for one, frames in self._outgoing.take(now_s, may_expire=self._may_expire()):
             assert isinstance(one, Link)
             for frame in frames:
                 self._send(one, frame)

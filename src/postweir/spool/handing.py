@@ -5,11 +5,14 @@ Rules of this file:
 * What is in hand (handed out, and not yet known to be committed) or may come at any moment
   (credit) is never more than `in_hand_max`, over all shards: it is what may be doubled when this
   process is killed. Each (shard, bucket) owns a small share of that, so that none is ever
-  starved; the rest is a pool for those that are busy, and none gets more than a quarter.
+  starved; the rest is a pool for those that are busy, and none gets more than a quarter. Credit
+  that lies unused after a burst is asked back when others find the pool empty.
 * An outcome is kept, and said again on each new connection, until the shard says Settled.
 * A message's content is kept until the last of its recipients here is Settled, not merely
   settled: the shard counts on it until then.
 * The link comes and goes; what is in hand stays, and is named in each Hello.
+* A shard that cannot record an outcome, or has not been heard for UNHEARD_S, gets its mail back
+  instead of outcomes: what has begun ends, and nothing more of it is sent (`may_send`).
 * At an orderly end all that no host can have is given back, so that it is not taken for what a
   killed worker may have sent.
 """
@@ -29,6 +32,7 @@ from postweir.spool.ports import (
     BUCKETS,
     Content,
     Credit,
+    Health,
     Hello,
     Out,
     Settle,
@@ -40,6 +44,8 @@ from postweir.spool.states import bucket_of
 
 BASE_MAX = 8  # a bucket's own share: enough that a quiet one never waits for more
 AHEAD_MAX = 64  # credit lying at a shard; it is refreshed within a turn of two event loops
+UNHEARD_S = 2.0  # a shard that was killed is back by then; it takes such a worker for dead, too
+RECALL_S = 0.5  # credit lies unused for so long: several turns of any loop that is not stopped
 REPEAT_S = 5.0  # an outcome unconfirmed for so long is said again
 UNSETTLED_IN_HELLO_MAX = 4000  # at about 1 KiB each, half of a frame; the rest follow singly
 
@@ -52,6 +58,7 @@ class Bucket:
     granted: int = 0  # credit the shard has not used yet
     held: int = 0  # recipients out and not Settled
     ahead: int = 1  # how much credit to keep lying there
+    used_s: float = 0.0  # when credit was last used; event loop's clock
 
     @property
     def used(self) -> int:
@@ -106,6 +113,8 @@ class Desk:
     number: int
     buckets: dict[int, Bucket]
     line: Line | None = None
+    records: bool = True  # it can commit outcomes, by its last word
+    heard_s: float = 0.0  # when that was
     contents: dict[str, Kept] = field(default_factory=dict)
     in_hand: dict[int, Handed] = field(default_factory=dict)  # by recipient
     owed: OrderedDict[int, Handed] = field(default_factory=OrderedDict)  # of these: with outcome
@@ -136,6 +145,7 @@ class Handing:
         self._starved: OrderedDict[tuple[int, int], tuple[Desk, Bucket]] = OrderedDict()
         self._idle: asyncio.Event = asyncio.Event()
         self._granting = True
+        self._recalled_s = 0.0
         self._repeater: asyncio.Task[None] | None = None
 
     def bound(self, in_hand_max: int) -> None:
@@ -151,6 +161,7 @@ class Handing:
     def start(self) -> None:
         """Call the shards."""
         for desk in self._desks:
+            desk.heard_s = asyncio.get_running_loop().time()
             desk.line = Line(
                 self._run / f"shard-{desk.number}.sock",
                 ShardFrame,
@@ -207,6 +218,13 @@ class Handing:
         handed.said_s = asyncio.get_running_loop().time()
         desk.owed[settle.recipient] = handed
         self._say(desk, settle)
+
+    def may_send(self, handed: Handed) -> bool:
+        """True when the shard can record what becomes of it; else it would be sent again."""
+        desk, now_s = handed.shard, asyncio.get_running_loop().time()
+        if desk.line is not None and desk.line.link is not None:
+            desk.heard_s = max(desk.heard_s, desk.line.link.heard_at)
+        return desk.records and now_s - desk.heard_s <= UNHEARD_S
 
     def hand_on(self, handed: Handed, site: str) -> None:
         """Give it back: its site is another worker's. If this is lost, it comes to us again."""
@@ -273,18 +291,33 @@ class Handing:
                         kept.content = frame
                 case Settled():
                     self._settled(desk, frame)
+                case Credit() if frame.more < 0 and frame.bucket in desk.buckets:
+                    self._returned(desk, desk.buckets[frame.bucket], -frame.more)
+                case Health():
+                    self._told(desk, frame)
                 case _:
-                    pass  # Health and Hello: nothing here depends on them
+                    pass
+        if handed:
+            self._renew(desk, handed)
+            self._on_handed(handed)
+
+    def _renew(self, desk: Desk, handed: Sequence[Handed]) -> None:
+        """Grant those buckets more whose credit was used; all of it used: twice as much."""
         touched = {id(one.bucket): one.bucket for one in handed}
         for bucket in touched.values():
             if bucket.granted == 0:
                 bucket.ahead = min(bucket.ahead * 2, AHEAD_MAX)
             self._grant(desk, bucket)
-        if handed:
-            self._on_handed(handed)
+
+    def _told(self, desk: Desk, health: Health) -> None:
+        if health.records != desk.records:
+            desk.records = health.records
+            self._log.warning("delivery.shard_records", shard=desk.number, records=health.records,
+                              reason=health.reason, unsettled=len(desk.owed))  # fmt: skip
 
     def _take(self, desk: Desk, out: Out, now_s: float) -> Handed | None:
         bucket = self._bucket(desk, out)
+        bucket.used_s = now_s
         if bucket.granted > 0:
             self._count(bucket, granted=-1)
         kept = desk.contents.get(out.message)
@@ -365,6 +398,7 @@ class Handing:
         if more <= 0:
             if bucket.used < self._bucket_max:
                 self._starved[(desk.number, bucket.number)] = (desk, bucket)
+                self._recall()
             return
         self._count(bucket, granted=more)
         to.send(Credit(bucket.number, more))
@@ -375,11 +409,35 @@ class Handing:
             _, (desk, bucket) = self._starved.popitem(last=False)
             self._grant(desk, bucket)
 
+    def _recall(self) -> None:
+        """Ask back what lies unused, now that others could use it.
+
+        After a burst to many buckets all of the pool may lie with those that have nothing left
+        to send, and one that has much would get on with its own small share.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._recalled_s < RECALL_S:
+            return
+        self._recalled_s = now_s
+        for desk in self._desks:
+            for bucket in desk.buckets.values():
+                if bucket.granted > self._base and now_s - bucket.used_s > RECALL_S:
+                    bucket.ahead = self._base
+                    self._say(desk, Credit(bucket.number, self._base - bucket.granted))
+
+    def _returned(self, desk: Desk, bucket: Bucket, count: int) -> None:
+        """Take back credit that the shard will not use."""
+        self._count(bucket, granted=-min(count, bucket.granted))
+        self._grant(desk, bucket)  # its own share, if it was asked twice
+        self._feed()
+
     async def _repeat(self) -> None:
         """Say again what was not confirmed: committing it twice is harmless."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(REPEAT_S / 5)
+            if self._starved:
+                self._recall()
             late_s = loop.time() - REPEAT_S
             for desk in self._desks:
                 for handed in desk.owed.values():

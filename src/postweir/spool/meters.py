@@ -32,3 +32,10 @@ class SpoolMetrics:
         self.records_lost = metrics.gauge(
             "postweir_spool_records_lost", "Refusals not recorded, for the disk was behind."
         )
+        self.latched = metrics.gauge(
+            "postweir_spool_latched",
+            "1 while nothing is taken or handed out, for no write can be shown to last.",
+        )
+        self.outcomes_waiting = metrics.gauge(
+            "postweir_spool_outcomes_waiting", "Outcomes of attempts on their way to the disk."
+        )

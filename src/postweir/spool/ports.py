@@ -123,10 +123,11 @@ class Health(Frame, frozen=True):
 
     settings: str
     accepts: bool
-    reason: str  # why not: full, draining, starting
+    reason: str  # why not: full, draining, starting, busy, unwritable, unproven, held up
     free_bytes: int
     queued: int
     incarnation: int = 0  # of this shard's process; 0: one that does not say
+    records: bool = True  # outcomes can be committed; while not, nothing more of it is sent
 
 
 class Content(Frame, frozen=True):
@@ -167,7 +168,11 @@ class Settled(Frame, frozen=True):
 
 
 class Credit(Frame, frozen=True):
-    """`more` further recipients of this bucket may be handed out."""
+    """`more` further recipients of this bucket may be handed out.
+
+    Below 0 it asks for unused credit back, and in the answer it is what is given back: only the
+    shard knows what it has not used.
+    """
 
     bucket: int
     more: int
@@ -293,7 +298,7 @@ class Quarantine(Value, frozen=True):
     """This message's body is not what was accepted: hold it, and never deliver it."""
 
     message: str
-    what: str  # missing, length, check
+    what: str  # of the body: missing, length, check; else envelope, address
 
 
 Change = Accept | Refusal | Settle | Judged | Request | Sited | Quarantine
@@ -313,6 +318,10 @@ class Done(Value, frozen=True):
 
 class Full(OSError):
     """No room: everything was rolled back, surely, and the store goes on."""
+
+
+class Damaged(OSError):
+    """What the file says is not what was written to it: nothing more may be taken or said."""
 
 
 class Away(OSError):

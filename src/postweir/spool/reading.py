@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from postweir.runtime.link import Link
 from postweir.runtime.log import Log
 from postweir.spool import questions
-from postweir.spool.ports import Page, Read, Reader
+from postweir.spool.ports import Damaged, Page, Read, Reader
 
 WAITING_MAX = 64  # questions of one neighbour; commands ask a page at a time
 URGENT = ("committed",)
@@ -46,7 +46,14 @@ class Lane:
 class Reading:
     """The two lanes of one shard; used on its event loop."""
 
-    def __init__(self, open_reader: Callable[[], Reader], log: Log) -> None:
+    def __init__(
+        self,
+        open_reader: Callable[[], Reader],
+        log: Log,
+        *,
+        on_damage: Callable[[Damaged], None] = lambda _: None,
+    ) -> None:
+        self._on_damage = on_damage
         self._loop = asyncio.get_running_loop()
         self._lanes = {urgent: Lane(open_reader, "reader") for urgent in (False, True)}
         self._waiting: Counter[Link] = Counter()
@@ -77,6 +84,8 @@ class Reading:
         fault = done.exception()
         if fault is not None:
             self._log.error("spool.read_failed", question=read.question, fault=str(fault))
+            if isinstance(fault, Damaged):
+                self._on_damage(fault)
             if read.question not in URGENT:
                 # Whoever asked hears a closed connection, not an empty answer; but an edge, whose
                 # accepts are on the same link, waits as long as it would for any answer.

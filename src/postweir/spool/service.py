@@ -24,6 +24,7 @@ from postweir.spool.ports import (
     Accept,
     Change,
     Credit,
+    Damaged,
     Done,
     Health,
     Hello,
@@ -50,6 +51,7 @@ from postweir.spool.writer import RoomyStore, Writer
 BEAT_S = 0.05
 SWEEP_S = 600.0
 SETTLED_MAX = 10_000  # in one frame
+IN_DOUBT_MAX = 1000  # a question an edge at each of its links: some dozen
 HANG_UP_S = 1.0  # at a drain, for the last answers to be read
 
 
@@ -93,11 +95,23 @@ class Service:
         self._server: asyncio.AbstractServer | None = None
         self._checking = ThreadPoolExecutor(1, "check")
         self._asking = ThreadPoolExecutor(1, "requests")
-        self._reading = Reading(lambda: open_reader(self._outgoing.out.keys()), log)
-        self._giving = Giving(self._outgoing, self._writer, checking=self._checking, log=log)
+        self._reading = Reading(
+            lambda: open_reader(self._outgoing.out.keys()), log, on_damage=self._on_fault
+        )
+        self._giving = Giving(
+            self._outgoing,
+            self._writer,
+            checking=self._checking,
+            log=log,
+            may_expire=self._may_expire,
+        )
         self._obeying = Obeying(requests, change=self.change, pool=self._asking, log=log)
         self._later = Later(judge, fetch=self._pending, judged=self.change, log=log)
         self._steps = clock.StepWatch()
+        self._latch = "unproven"  # as it was last said
+        self._latched_s = self._loop.time()
+        self._owed: dict[tuple[int, int], Link] = {}  # outcomes on their way to the disk: for whom
+        self._in_doubt: list[tuple[Link, Read]] = []  # asked before what is in the file was proven
 
     async def start(self) -> None:
         """Open the file, read what is due when, and answer on the socket."""
@@ -173,18 +187,14 @@ class Service:
             match frame:
                 case Accept():
                     self._take(one, frame, changes)
-                case Settle() if frame.outcome in RECIPIENT and one.state.process == "delivery":
-                    changes.append((frame, one))
-                case Credit():
-                    self._outgoing.credit(one, frame.bucket, frame.more)
+                case Settle() if one.state.process == "delivery":
+                    self._settle(one, frame, changes)
+                case Credit() | Read() | Wake():
+                    self._heed(one, frame)
                 case Sited() if one.state.process == "delivery":
-                    changes.append((frame, None))
+                    changes.append((frame, one))
                 case Refusal() if self._room.records():
                     changes.append((frame, None))
-                case Read():
-                    self._reading.ask(one, frame)
-                case Wake():
-                    self._obeying.wake()
                 case _:
                     pass
         if changes:
@@ -199,7 +209,8 @@ class Service:
             old = self._outgoing.hello(hello, one)
             if isinstance(old, Link):
                 old.abort()
-            changes += [(settle, one) for settle in hello.unsettled if settle.outcome in RECIPIENT]
+            for settle in hello.unsettled:
+                self._settle(one, settle, changes)
             self._log.info(
                 "spool.delivery",
                 index=hello.index,
@@ -208,6 +219,34 @@ class Service:
             )
         one.send(self._health())
         return True
+
+    def _heed(self, one: Link, frame: Credit | Read | Wake) -> None:
+        """What changes nothing that is kept."""
+        match frame:
+            case Credit():
+                changed = self._outgoing.credit(one, frame.bucket, frame.more)
+                if frame.more < 0:
+                    one.send(Credit(frame.bucket, changed))
+            case Read():
+                self._ask(one, frame)
+            case Wake():
+                self._obeying.wake()
+
+    def _settle(self, one: Link, settle: Settle, changes: list[tuple[Change, object]]) -> None:
+        """Delivery says it until it is answered; while there is no room that would pile up."""
+        named = (settle.recipient, settle.attempt)
+        if settle.outcome in RECIPIENT:
+            if named not in self._owed:
+                changes.append((settle, one))
+            self._owed[named] = one  # who said it last is there to be answered
+
+    def _ask(self, one: Link, read: Read) -> None:
+        """Answer from the file; what was committed, once it is known to last."""
+        if read.question == "committed" and self._writer.latch == "unproven":
+            if len(self._in_doubt) < IN_DOUBT_MAX:
+                self._in_doubt.append((one, read))
+            return
+        self._reading.ask(one, read)
 
     def _take(self, one: Link, accept: Accept, changes: list[tuple[Change, object]]) -> None:
         reason = self._reason() or ("" if sound(accept) else "corrupt")
@@ -244,7 +283,9 @@ class Service:
 
     def _on_fault(self, fault: BaseException) -> None:
         """On the writer's thread: nothing more may be said to be safe, so it ends here."""
-        self._fail("spool.fault", shard=self._index, fault=repr(fault))
+        event = "spool.damaged" if isinstance(fault, Damaged) else "spool.fault"
+        ours = not isinstance(fault, OSError)  # nobody foresaw it: the file is looked over
+        self._fail(event, shard=self._index, fault=repr(fault), ours=ours)
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         # A shard that no longer beats, obeys or judges later is not half alive: it starts anew.
@@ -259,11 +300,15 @@ class Service:
             match change:
                 case Accept():
                     self._accepted(change, token, answer, now_us, now_s)
-                case Settle() | Sited():
-                    changed = bool(answer.due or answer.ended)
-                    self._outgoing.settled(change.recipient, change.attempt, changed=changed)
-                    if isinstance(change, Settle):
-                        settled[token].append((change.recipient, change.attempt))
+                case Settle():
+                    named, changed = (change.recipient, change.attempt), _has_changed(answer)
+                    self._outgoing.settled(*named, changed=changed)
+                    settled[self._owed.pop(named, token)].append(named)
+                case Sited():
+                    changed = _has_changed(answer)
+                    self._outgoing.handed_on(
+                        change.recipient, change.attempt, token, changed=changed
+                    )
                 case Refusal():
                     self._room.recorded()
                 case Request(verb="suspend"):
@@ -319,12 +364,12 @@ class Service:
 
     def _reason(self) -> str:
         """Return why no mail is taken now, or ""."""
-        return self._room.reason(self.settings.spool)
+        return self._room.reason(self.settings.spool) or self._writer.latch
 
     def _health(self) -> Health:
         reason, room = self._reason(), self._room
         return Health(self.settings.hash, not reason, reason, room.free_bytes, room.queued,
-                      self._incarnation)  # fmt: skip
+                      self._incarnation, not self._writer.latch)  # fmt: skip
 
     def _say_health(self) -> None:
         health = self._health()
@@ -332,12 +377,34 @@ class Service:
             if one.state is not None:
                 one.send(health)
 
+    def _look_at_latch(self) -> None:
+        """Say when it closes and opens; answer what had to wait for it."""
+        latch, now_s = self._writer.latch, self._loop.time()
+        self._metrics.latched.set(bool(latch))
+        self._metrics.outcomes_waiting.set(len(self._owed))
+        if latch == self._latch:
+            return
+        if latch:
+            self._latched_s = now_s
+            self._log.error("spool.latched", reason=latch, outcomes_waiting=len(self._owed))
+        else:
+            self._log.info(
+                "spool.unlatched", reason=self._latch, after_s=round(now_s - self._latched_s, 2)
+            )
+        self._latch = latch
+        if latch != "unproven":
+            in_doubt, self._in_doubt = self._in_doubt, []
+            for one, read in in_doubt:
+                if one in self._links:
+                    self._reading.ask(one, read)
+
     async def _beat(self) -> None:
         while True:
+            self._look_at_latch()
             self._say_health()
             if self._obeying.may_go:
                 self._outgoing.tick(self._loop.time())
-            self._giving.may_expire = not self._steps.look()
+            self._may_expire()
             self._metrics.queued.set(self._room.queued)
             self._metrics.ready.set(self._outgoing.ready)
             self._metrics.in_hand.set(len(self._outgoing.out))
@@ -346,6 +413,15 @@ class Service:
             self._metrics.records_lost.set(self._room.records_lost)
             self._giving.soon()
             await asyncio.sleep(BEAT_S)
+
+    def _may_expire(self) -> bool:
+        """Look at the clock; False for an hour after it was set (borders.md)."""
+        seen = self._steps.steps
+        stepped = self._steps.look()
+        if self._steps.steps > seen:
+            self._log.warning("spool.clock_set", expiry="off for an hour")
+            self._outgoing.reload_wanted = True  # our calendar was made by the other clock
+        return not stepped
 
     async def _sweep(self) -> None:
         """Remove body files that no row names: of accepts that were never sent."""
@@ -367,3 +443,8 @@ class Service:
             lambda store: store.pending(after, count_max)
         )
         return found
+
+
+def _has_changed(answer: Done) -> bool:
+    """True when an outcome was taken; a repeat changes nothing."""
+    return bool(answer.due or answer.ended)

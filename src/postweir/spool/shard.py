@@ -118,6 +118,7 @@ class Outgoing:
         self._checking: dict[str, list[Ready]] = {}  # by message; known, but not in a lane yet
         self._bytes = 0
         self._fetches = 0
+        self._awake = 0  # lanes that are, in all buckets: mostly none, and then nobody looks
         self._started_s = now_s
         self._open = False
 
@@ -159,9 +160,11 @@ class Outgoing:
         while self._calendar and self._calendar[0][0] <= now_us:
             due_us, key = heapq.heappop(self._calendar)
             if self._marks.get(key) == due_us:
-                self._buckets[key // LANES].awake[key % LANES] = None
+                bucket = self._buckets[key // LANES]
+                self._awake += key % LANES not in bucket.awake
+                bucket.awake[key % LANES] = None
         wanted: list[Fetch] = []
-        if not self._open:
+        if not self._open or not self._awake:
             return wanted
         for worker in self._connected():
             for b in worker.buckets:
@@ -247,11 +250,17 @@ class Outgoing:
             if worker.link is link and worker.lost_at_s is None:
                 worker.lost_at_s = now_s
 
-    def credit(self, link: object, bucket: int, more: int) -> None:
-        """This connection takes `more` recipients of this bucket."""
+    def credit(self, link: object, bucket: int, more: int) -> int:
+        """This connection takes `more` recipients of this bucket; returns by how many it changed.
+
+        Below 0 it takes so many fewer, as far as they are not out already.
+        """
         worker = self._by_link(link)
-        if worker is not None and 0 <= bucket < BUCKETS and more > 0:
-            worker.credit[bucket] = min(worker.credit[bucket] + more, CREDIT_MAX)
+        if worker is None or not 0 <= bucket < BUCKETS:
+            return 0
+        before = worker.credit[bucket]
+        worker.credit[bucket] = max(0, min(before + more, CREDIT_MAX))
+        return worker.credit[bucket] - before
 
     def settled(self, recipient: int, attempt: int, *, changed: bool = True) -> None:
         """That attempt's outcome is committed: nobody has the recipient now.
@@ -266,6 +275,22 @@ class Outgoing:
             self.known.discard(recipient)
         else:
             self._again(recipient, given)
+
+    def handed_on(
+        self, recipient: int, attempt: int, link: object, *, changed: bool = True
+    ) -> None:
+        """It was given back over this link, and that is committed.
+
+        Its attempt does not rise by that. So a word that waited long for its commit may be about
+        an earlier time it was out; what is in other hands now, or given anew, stays there.
+        """
+        given = self.out.get(recipient)
+        if given is None or given.attempt != attempt:
+            return
+        if self._workers[given.worker].link is link:
+            self.settled(recipient, attempt, changed=changed)
+        else:
+            given.lane = -1  # its row may have moved: when it is due again, all marks are read
 
     def tick(self, now_s: float) -> None:
         """Open the gate after a start; give up on workers that do not come back."""
@@ -313,6 +338,7 @@ class Outgoing:
             if lane in bucket.fetching:
                 continue
             del bucket.awake[lane]
+            self._awake -= 1
             count = min(FETCH_MAX, max(1, spare // (len(bucket.awake) + 1)))
             bucket.fetching[lane] = count
             # The mark is taken: whoever marks the lane while it is read is heard afterwards.

@@ -1,4 +1,10 @@
-"""The one thread that owns the store: it commits all that waits, then hands the answers back."""
+"""The one thread that owns the store: it commits all that waits, then hands the answers back.
+
+The latch: it begins closed, closes whenever the store finds no room, and counts as closed while
+the thread is held up at the disk. While it is closed new mail is turned away, and nothing is
+handed out: a delivered message whose outcome cannot be recorded would be sent twice. It opens by
+one thing only, a write that the store has proven.
+"""
 
 import asyncio
 import queue
@@ -13,6 +19,7 @@ RECIPIENTS_MAX = 20_000  # in one commit: some 200 ms of the disk, so that answe
 BYTES_MAX = 64 * 1024 * 1024  # of inline bodies in one commit
 LOOK_S = 0.25  # how long a quiet writer sleeps; how often it says how much room there is
 KEEP_S = 0.1  # how often a busy one does a piece of what retention asks: a tenth of its time
+HELD_UP_S = 2.0  # ten times the largest commit; past it the disk hangs, and nobody should wait
 
 S = TypeVar("S", bound="RoomyStore")
 Token = Any  # what the loop gave with a change and gets back with its answer
@@ -22,6 +29,14 @@ OnDone = Callable[[Sequence[tuple[Change, Token, Done]]], None]
 
 class RoomyStore(Store, Protocol):
     """A store that can say how much room it has."""
+
+    def prove(self) -> None:
+        """Show that what is committed stays: a write and a sync of their own.
+
+        The first time all that was found at the start is brought to safety before. Raises Full:
+        not now; else as `commit`.
+        """
+        ...
 
     def room(self) -> tuple[int, str]:
         """Return free bytes and what is wrong with the place, or "". Raises OSError."""
@@ -64,8 +79,20 @@ class Writer(Generic[S]):
         self._waiting: list[tuple[Change, Token]] = []
         self._calls: list[tuple[Callable[[S], Any], Callable[[Any], None]]] = []
         self._closing = False
-        self._full = False  # there was no room: what waits is tried again after a pause
+        self._latch = "unproven"  # why nothing is taken or handed out, "" while it is open
+        self._prove_at_ns = 0  # when to try the latch again
+        self._recipients_max = RECIPIENTS_MAX  # fewer while there is room for few only
+        self._began_ns = 0  # when the thread went to work, 0 while it waits
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    @property
+    def latch(self) -> str:
+        """Why nothing may be promised or handed out now: unproven, full, held up; "": open."""
+        if self._latch:
+            return self._latch
+        began_ns = self._began_ns  # the thread's; it may change between two looks
+        held_up = began_ns and clock.monotonic_ns() - began_ns > HELD_UP_S * 1e9
+        return "held up" if held_up else ""
 
     def start(self) -> None:
         """Open the store on the thread and begin."""
@@ -105,30 +132,48 @@ class Writer(Generic[S]):
     def _work(self, store: S) -> None:
         looked_ns, kept_ns, more = 0, 0, True
         while True:
-            self._gather(0.0 if more or self._waiting_may_go() else LOOK_S)
+            self._began_ns = 0
+            self._gather(0.0 if more or self._may_go() else LOOK_S)
+            now_ns = self._began_ns = clock.monotonic_ns()
+            if self._latch and now_ns >= self._prove_at_ns:
+                self._prove(store)
             busy = self._commit(store) or bool(self._calls)
             for ask, then in self._take_calls():
                 self._post(then, ask(store))
             if self._closing and not self._waiting and self._inbox.empty():
                 break
-            now_ns = clock.monotonic_ns()
-            if not busy or now_ns - kept_ns > KEEP_S * 1e9:
+            if not self._latch and (not busy or now_ns - kept_ns > KEEP_S * 1e9):
                 more, kept_ns = self._keep(store), now_ns
+            more = more and not self._latch
             if now_ns - looked_ns > LOOK_S * 1e9:
                 looked_ns = now_ns
-                free_bytes, wrong = store.room()
-                self._post(
-                    self._on_room,
-                    free_bytes,
-                    wrong,
-                    store.queued(),
-                    store.unparked(),
-                    store.quarantined(),
-                )
+                self._look(store)
         store.close()
 
-    def _waiting_may_go(self) -> bool:
-        return bool(self._waiting) and not self._full
+    def _look(self, store: S) -> None:
+        """Say how things stand."""
+        free_bytes, wrong = store.room()
+        self._post(
+            self._on_room, free_bytes, wrong, store.queued(), store.unparked(), store.quarantined()
+        )
+
+    def _prove(self, store: S) -> None:
+        """Open the latch if a write can be shown to last."""
+        try:
+            store.prove()
+        except Full:
+            self._shut()
+        else:
+            self._latch = ""
+
+    def _shut(self, wait_s: float = LOOK_S) -> None:
+        self._latch = self._latch or "full"
+        self._prove_at_ns = clock.monotonic_ns() + int(wait_s * 1e9)
+
+    def _may_go(self) -> bool:
+        if self._latch:
+            return clock.monotonic_ns() >= self._prove_at_ns
+        return bool(self._waiting)
 
     def _gather(self, wait_s: float) -> None:
         """Take all that was put; wait a little when there is nothing."""
@@ -164,33 +209,43 @@ class Writer(Generic[S]):
             else:
                 fit.append((change, token))
         try:
+            if self._latch:
+                raise Full
             answers = store.commit([change for change, _ in fit]) if fit else []
         except Full:
             self._no_room(fit, done)
         else:
-            self._full = False
+            if not self._waiting:
+                self._recipients_max = RECIPIENTS_MAX
             done += [(c, t, a) for (c, t), a in zip(fit, answers, strict=True)]
-        if fit:
-            self._on_commit((clock.monotonic_ns() - now_ns) / 1e9, len(fit))
+            if fit:
+                self._on_commit((clock.monotonic_ns() - now_ns) / 1e9, len(fit))
         self._post(self._on_done, done)
-        return True
+        return bool(done)
 
     def _no_room(
         self, fit: list[tuple[Change, Token]], done: list[tuple[Change, Token, Done]]
     ) -> None:
         """New mail is turned away; outcomes wait, for delivery keeps them too."""
-        self._full = True
+        why = "failed" if self._latch == "unproven" else "full"
         kept: list[tuple[Change, Token]] = []
         for change, token in fit:
             if isinstance(change, Accept | Refusal):
-                done.append((change, token, Done("full")))
+                done.append((change, token, Done(why)))
             else:
                 kept.append((change, token))
+        if not self._latch:
+            # What filled it may just have been turned away: then the rest goes at once.
+            self._shut(0.0 if len(kept) < len(fit) else LOOK_S)
+            self._recipients_max = max(1, len(kept) // 2)
         self._waiting = kept + self._waiting
         if self._closing:
             self._waiting = []
 
     def _next_batch(self) -> list[tuple[Change, Token]]:
+        if self._latch:  # all of it: new mail behind what is kept must hear so, too
+            batch, self._waiting = self._waiting, []
+            return batch
         recipients = size = at = 0
         for at, (change, _) in enumerate(self._waiting, 1):  # noqa: B007
             if isinstance(change, Accept):
@@ -198,7 +253,7 @@ class Writer(Generic[S]):
                 size += len(change.body or b"")
             else:
                 recipients += 1
-            if recipients >= RECIPIENTS_MAX or size >= BYTES_MAX:
+            if recipients >= self._recipients_max or size >= BYTES_MAX:
                 break
         batch, self._waiting = self._waiting[:at], self._waiting[at:]
         return batch
@@ -207,6 +262,7 @@ class Writer(Generic[S]):
         try:
             return store.upkeep()
         except Full:
+            self._shut()
             return False
 
     def _post(self, tell: Callable[..., None], *words: Any) -> None:

@@ -19,6 +19,7 @@ from postweir.spool.states import (
 from postweir.storage.spool_place import Place
 from postweir.storage.spool_rows import Detail, Rows
 from postweir.storage.spool_schema import first
+from postweir.storage.spool_seal import OF_MESSAGE, envelope_sound
 from postweir.storage.spool_values import Answer, Standing
 
 DEFER_S_MAX = 7 * 86400.0  # longer than any lifetime
@@ -115,6 +116,10 @@ class Batch:
         about = failed[0][0].about
         if not bounce.bounce_to(about):
             return
+        if not self._sound(message):
+            self.rows.step(message, 0, "bounce_damaged", {})
+            answer.noted.append("bounce_damaged")
+            return
         if not self._may_bounce(about):
             self.rows.step(message, 0, "bounce_capped", {"cap": about.bounces_1h_max})
             answer.noted.append("bounce_capped")
@@ -133,6 +138,15 @@ class Batch:
         address, lane = made.envelope.recipients[0], lane_of(made.sender.key)
         answer.due.append((bucket_of(domain_of(address)), lane, self.rows.now_us))
         answer.noted.append("bounce_sent")
+
+    def _sound(self, message: int) -> bool:
+        """True when what a bounce is made of is what was accepted."""
+        row = first(
+            self.rows.db,
+            f"SELECT m.seal, {OF_MESSAGE} FROM msg m WHERE m.id = ?",  # noqa: S608
+            (message,),
+        )
+        return row is not None and envelope_sound(row[1:], row[0])
 
     def _may_bounce(self, about: bounce.Original) -> bool:
         """Count one bounce of this account, unless the hour's are used up."""

@@ -16,10 +16,20 @@ from postweir.spool.ports import LANES, Accept, Away, Content, Out, Quarantine
 from postweir.spool.states import recipients_of
 from postweir.storage.spool_place import Place
 from postweir.storage.spool_schema import first, rows
+from postweir.storage.spool_seal import OF_MESSAGE, address_sound, envelope_sound, headers_sound
 from postweir.storage.spool_values import Pauses
 from postweir.storage.sqlite import Connection
 
 LOOK_ROWS_MAX = 5000  # suspended ones passed over in one look at a lane: some 20 ms of the writer
+DUE = (
+    "SELECT id FROM rcpt INDEXED BY rcpt_due WHERE state = 0 AND waits = 0"
+    " AND bucket = ? AND lane = ? AND due"
+)
+CONTENT = f"""
+SELECT m.mail_from, b.added, b.data, m.body_file, m.size, m.digest, m.eight_bit, m.origin, m.seal,
+       {OF_MESSAGE}
+FROM msg m LEFT JOIN body b ON b.id = m.id WHERE m.name = ?
+"""  # noqa: S608
 
 
 @dataclass(slots=True)
@@ -28,34 +38,46 @@ class Due:
 
     outs: list[Out] = field(default_factory=list)
     paused: list[int] = field(default_factory=list)  # recipients to be taken out of what is due
+    damaged: list[Quarantine] = field(default_factory=list)  # found with these recipients
     more: bool = False  # so many were suspended that the look ended early
 
 
 class Leaving:
-    """Reads for one store."""
+    """Reads for one store.
+
+    Due times are wall time, and nobody is told to wait longer than `longest_wait_us`: what is due
+    later than that from now was put off while the clock stood wrong, and is due at once.
+    """
 
     def __init__(
-        self, connection: Connection, place: Place, pauses: Pauses, now_us: Callable[[], int]
+        self,
+        connection: Connection,
+        place: Place,
+        pauses: Pauses,
+        now_us: Callable[[], int],
+        longest_wait_us: Callable[[], int],
     ) -> None:
         self._db, self._place, self._pauses, self._now_us = connection, place, pauses, now_us
+        self._longest_wait_us = longest_wait_us
 
     def due(
         self, bucket: int, lane: int, until_us: int, out: AbstractSet[int], count_max: int
     ) -> Due:
         """Return recipients of this bucket and lane due by then and not in `out`, oldest first."""
         found = Due()
-        cursor = self._db.execute(
-            "SELECT id FROM rcpt INDEXED BY rcpt_due WHERE state = 0 AND waits = 0"
-            " AND bucket = ? AND lane = ? AND due <= ? ORDER BY due",
-            (bucket, lane, until_us),
+        misled_us = self._now_us() + self._longest_wait_us()
+        waiting = (
+            int(str(r))
+            for comparison, at_us in ((" <= ? ORDER BY due", until_us), (" > ?", misled_us))
+            for (r,) in self._db.execute(DUE + comparison, (bucket, lane, at_us))
+            if r not in out
         )
-        waiting = (int(str(r)) for (r,) in cursor if r not in out)
         while wanted := list(islice(waiting, count_max - len(found.outs))):
             self._sort(wanted, found)
             if len(found.paused) >= LOOK_ROWS_MAX:
                 found.more = True
                 break
-        cursor.close()
+        waiting.close()
         return found
 
     def _sort(self, wanted: list[int], found: Due) -> None:
@@ -63,11 +85,15 @@ class Leaving:
         for row in rows(
             self._db,
             "SELECT r.id, r.tries, m.name, m.sender, r.address, m.accepted_at, m.lifetime_s,"
-            " m.account FROM json_each(?) j CROSS JOIN rcpt r ON r.id = j.value"
+            " m.account, m.seal, r.seal FROM json_each(?) j CROSS JOIN rcpt r ON r.id = j.value"
             " CROSS JOIN msg m ON m.id = r.id >> 10",
             (json(wanted).decode(),),
         ):
-            recipient, tries, message, sender, address, accepted_at, lifetime_s, account = row
+            (recipient, tries, message, sender, address, accepted_at, lifetime_s, account, sealed,
+             seal) = row  # fmt: skip
+            if not address_sound(sealed, recipient, address, seal):
+                found.damaged.append(Quarantine(message, "address"))
+                continue
             if self._pauses.hold(account, sender, domain_of(address), now_us):
                 found.paused.append(recipient)
                 continue
@@ -86,17 +112,19 @@ class Leaving:
             )
 
     def next_due(self, bucket: int, lane: int, after_us: int) -> int | None:
-        """Return the first due time of this lane that is later than `after_us`."""
+        """Return when to look into this lane again: when its next one is due."""
         row = first(
             self._db,
             "SELECT due FROM rcpt INDEXED BY rcpt_due WHERE state = 0 AND waits = 0"
             " AND bucket = ? AND lane = ? AND due > ? ORDER BY due LIMIT 1",
             (bucket, lane, after_us),
         )
-        return row[0] if row else None
+        return min(row[0], after_us + self._longest_wait_us()) if row else None
 
     def earliest(self) -> list[tuple[int, int, int]]:
         """Return the first due of every lane that has any, skipping from one to the next."""
+        now_us = self._now_us()
+        misled_us = now_us + self._longest_wait_us()
         found: list[tuple[int, int, int]] = []
         bucket, lane = 0, -1
         while True:
@@ -109,7 +137,7 @@ class Leaving:
             )
             if row is None:
                 return found
-            found.append((row[0], row[1], row[2]))
+            found.append((row[0], row[1], row[2] if row[2] <= misled_us else now_us))
             bucket, lane = row[0], row[1]
             assert lane < LANES
 
@@ -117,14 +145,15 @@ class Leaving:
         """Return what leaves, or what is wrong with it; None: no such message. Raises Away."""
         row = first(
             self._db,
-            "SELECT m.mail_from, b.added, b.data, m.body_file, m.size, m.digest, m.eight_bit,"
-            " m.origin FROM msg m LEFT JOIN body b ON b.id = m.id WHERE m.name = ?",
+            CONTENT,
             (message,),
         )
         if row is None:
             return None
-        mail_from, added, data, name, size, digest, eight_bit, origin = row
+        mail_from, added, data, name, size, digest, eight_bit, origin, seal, *sealed = row
         wrong = self._place.damage(data, name, size, digest) if added is not None else "missing"
+        if not wrong and not (envelope_sound(sealed, seal) and headers_sound(added, seal)):
+            wrong = "envelope"
         if wrong:
             return Quarantine(message, wrong)
         return Content(

@@ -24,6 +24,8 @@ class Place:
     def __init__(self, path: Path, bodies: Path) -> None:
         """Make the folders and take the lock. Raises OSError: another process has it."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite syncs the names in our folder, and nobody its own name: all would go with it.
+        _sync_names(path.parent.parent)
         if not path.exists():
             # Only then: an empty folder in place of one that was moved away, or is not mounted,
             # would make every large message look lost.
@@ -85,6 +87,12 @@ class Place:
             return file.read(bytes_max)
         return b""
 
+    def before(self, name: str, at_us: int) -> bool:
+        """True for a body that was there at that time."""
+        with contextlib.suppress(OSError):
+            return self.file(name).stat().st_mtime_ns // 1000 <= at_us
+        return False
+
     def unlink(self, name: str) -> None:
         """Remove a body. Gone already, or left for the sweep: no promise hangs on it."""
         with contextlib.suppress(OSError):
@@ -99,6 +107,27 @@ class Place:
             raise Away(fault.errno, "no folder", str(self._bodies)) from fault
         except OSError as fault:
             raise Away(fault.errno, fault.strerror, str(self.file(name))) from fault
+
+
+def _sync_names(folder: Path) -> None:
+    """Make what was made in a folder stay. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def owned(path: Path) -> bool:
+    """True while a process has this shard's file. Raises OSError."""
+    try:
+        with path.with_suffix(".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _takes_files(folder: Path) -> bool:

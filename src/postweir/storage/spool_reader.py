@@ -23,9 +23,11 @@ from postweir.spool.ports import (
     Step,
 )
 from postweir.spool.states import MessageState, RecipientState, recipients_of
+from postweir.storage.spool_place import owned
 from postweir.storage.spool_schema import first, rows
 from postweir.storage.spool_values import Pauses
-from postweir.storage.sqlite import Fault, StorageFault, connect
+from postweir.storage.spool_wal import keep_index
+from postweir.storage.sqlite import Fault, connect, keep_log, trouble
 
 STEPS_MAX = 10_000  # of one message: 1,000 recipients tried ten times
 SCAN_ROWS_MAX = 50_000  # looked at for one page of a filtered queue
@@ -47,7 +49,10 @@ class SqliteReader:
 
     def __init__(self, path: Path, *, shard: int, in_hand: AbstractSet[int] = frozenset()) -> None:
         self._path, self._shard, self._in_hand = path, shard, in_hand
+        if not owned(path):
+            keep_index(path)
         self._db = connect(path, readonly=True, wait_s=1.0)
+        keep_log(self._db)
 
     def ledger(self) -> Sequence[Ledger]:
         """Return one line an account, from one read transaction.
@@ -259,7 +264,7 @@ class SqliteReader:
             finally:
                 self._db.execute("COMMIT")
         except Fault as fault:
-            raise StorageFault(f"{self._path}: {fault}") from fault
+            raise trouble(self._path, fault) from fault
 
     def _refused(self, name: str) -> MessageRow | None:
         row = first(self._db, "SELECT data FROM refusal WHERE name = ?", (name,))

@@ -25,6 +25,7 @@ from postweir.storage.spool_schema import (
     first,
     rows,
 )
+from postweir.storage.spool_seal import recipient_seal, seal_of
 from postweir.storage.spool_values import Answer, Numbers, Pauses, Standing
 from postweir.storage.sqlite import Connection
 
@@ -59,15 +60,23 @@ class Rows:
         self.numbers.message += 1
         number = self.numbers.message
         now_us, key, account = self.now_us, a.sender.key, a.sender.account
-        self._messages.append((
-            number, a.message, now_us, now_us, int(state), a.origin, account, key, pack(a.sender),
-            a.envelope.mail_from, a.envelope.helo, int(a.eight_bit or a.envelope.eight_bit),
-            a.client, int(a.tls), pack(a.verdict) if a.verdict else None,
-            a.verdict.policy if a.verdict else "", a.reason, a.length, a.check, a.body_file,
-            a.lifetime_s, json(a.log), a.bounces_1h_max, a.return_path, int(a.authenticated),
-            a.loops,
-        ))  # fmt: skip
         self._bodies.append((number, a.added, a.body))
+        count, eight_bit = len(a.envelope.recipients), int(a.eight_bit or a.envelope.eight_bit)
+        who, mail_from, helo = pack(a.sender), a.envelope.mail_from, a.envelope.helo
+        seal = seal_of(
+            (number, a.message, now_us, a.origin, account, key, who, mail_from, helo, eight_bit,
+             a.client, int(a.tls), a.length, a.check, a.body_file, a.lifetime_s, a.bounces_1h_max,
+             a.return_path, int(a.authenticated), a.loops, count),
+            a.added,
+        )  # fmt: skip
+        self._messages.append((
+            number, a.message, now_us, now_us, int(state), a.origin, account, key, who,
+            mail_from, helo, eight_bit, a.client, int(a.tls),
+            pack(a.verdict) if a.verdict else None, a.verdict.policy if a.verdict else "",
+            a.reason, a.length, a.check, a.body_file,
+            a.lifetime_s, json(a.log), a.bounces_1h_max, a.return_path, int(a.authenticated),
+            a.loops, count, seal,
+        ))  # fmt: skip
         if a.facts:
             self._facts.append((number, now_us, a.facts))
         answer = Answer(number=number)
@@ -82,14 +91,15 @@ class Rows:
             else:
                 answer.ready.append(first_row + n)
             self._recipients.append(
-                (first_row + n, address, bucket_of(domain), lane, waits, now_us)  # no try yet
-            )
-        count = len(a.envelope.recipients)
+                (first_row + n, address, bucket_of(domain), lane, waits, now_us,
+                 recipient_seal(seal, first_row + n, address))
+            )  # fmt: skip
         self._counts[account]["accepted"] += count
         self.queued += count
         self.step(number, 0, "accepted", {
             "state": "queued" if state is MessageState.JUDGED else state.name.lower(),
             "recipients": count, "bytes": a.length,
+            **{key: a.log[key] for key in ("possible_duplicate_of",) if key in a.log},
         })  # fmt: skip
         return answer
 
@@ -175,7 +185,7 @@ class Rows:
             db.executemany(INSERT_MESSAGE, self._messages)
             db.executemany("INSERT INTO body VALUES (?,?,?)", self._bodies)
             db.executemany("INSERT INTO facts VALUES (?,?,?)", self._facts)
-            db.executemany("INSERT INTO rcpt VALUES (?,?,?,?,0,?,?,0,'')", self._recipients)
+            db.executemany("INSERT INTO rcpt VALUES (?,?,?,?,0,?,?,0,'',?)", self._recipients)
         if self._moves:
             before = db.total_changes()
             db.executemany(

@@ -17,7 +17,7 @@ held. The index is (bucket, lane, due), so that one sender's backlog never hides
 
 from typing import Any
 
-from postweir.storage.sqlite import Connection, Fault, StorageFault
+from postweir.storage.sqlite import Connection, Fault, TooNew, trouble
 
 WAITS_NOT, WAITS_PAUSED, WAITS_MESSAGE = 0, 1, 2
 
@@ -93,32 +93,48 @@ MIGRATIONS = (
     ALTER TABLE msg ADD COLUMN authenticated INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE msg ADD COLUMN loops INTEGER NOT NULL DEFAULT 0;
     """,
+    # What a damaged file is found by and put together from (storage/spool_seal.py).
+    """
+    ALTER TABLE msg ADD COLUMN recipients INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE msg ADD COLUMN seal BLOB;
+    ALTER TABLE rcpt ADD COLUMN seal INTEGER;
+    """,
 )
 MESSAGE_COLUMNS = (
     "id", "name", "accepted_at", "changed_at", "state", "origin", "account", "sender", "who",
     "mail_from", "helo", "eight_bit", "client", "tls", "verdict", "policy", "reason", "size",
     "digest", "body_file", "lifetime_s", "log", "bounces_1h_max", "return_path", "authenticated",
-    "loops",
+    "loops", "recipients", "seal",
 )  # fmt: skip
 
 
 def migrate(connection: Connection) -> None:
-    """Bring a file to the schema of this version. Raises StorageFault, also for a newer one."""
+    """Bring a file to the schema of this version. Raises StorageFault; TooNew for a newer one.
+
+    Each step is one transaction of new tables and columns with defaults: however much mail is
+    queued, it takes an instant, and a crash leaves either schema whole.
+    """
     try:
-        found = connection.execute("PRAGMA user_version").fetchone()
-        version = int(found[0]) if found else 0
-        if version > len(MIGRATIONS):
-            raise StorageFault(
-                f"{connection.filename}: schema {version} is newer than this Postweir knows "
-                f"({len(MIGRATIONS)}); run the version that wrote it, or a newer one"
-            )
+        version = check_version(connection)
         for number in range(version, len(MIGRATIONS)):
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(MIGRATIONS[number])
             connection.execute(f"PRAGMA user_version = {number + 1}")
             connection.execute("COMMIT")
     except Fault as fault:
-        raise StorageFault(f"{connection.filename}: {fault}") from fault
+        raise trouble(connection.filename, fault) from fault
+
+
+def check_version(connection: Connection) -> int:
+    """Return a file's schema. Raises Fault; TooNew when a newer Postweir wrote it."""
+    found = first(connection, "PRAGMA user_version")
+    version = int(found[0]) if found else 0
+    if version > len(MIGRATIONS):
+        raise TooNew(
+            f"{connection.filename}: schema {version} is newer than this Postweir knows "
+            f"({len(MIGRATIONS)}); run the version that wrote it, or a newer one"
+        )
+    return version
 
 
 def rows(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -28,8 +28,12 @@ class Upkeep:
         self._messages_at = 0  # rows up to here were looked at in this round
         self._rounds_at_us = 0
 
-    def work(self, decided: Decided, pauses: Pauses, settings: Spool, now_us: int) -> bool:
-        """Do one piece; True when more is left."""
+    def work(
+        self, decided: Decided, pauses: Pauses, settings: Spool, now_us: int, *, ages: bool
+    ) -> bool:
+        """Do one piece; True when more is left. Without `ages` nothing ends by its age."""
+        if not ages:
+            return self._unpark(pauses, 0)  # no suspension is over by its time, either
         held = self._expire_holds(decided, settings, now_us)
         paused = self._unpark(pauses, now_us)
         journal_us = now_us - settings.journal_days * DAY_US

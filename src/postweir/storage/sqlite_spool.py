@@ -39,7 +39,7 @@ from postweir.spool.ports import (
     Settle,
     Sited,
 )
-from postweir.storage.spool_batch import Batch, recipients_in
+from postweir.storage.spool_batch import DEFER_S_MAX, Batch, recipients_in
 from postweir.storage.spool_checkpoint import Checkpoint
 from postweir.storage.spool_clock import Steps
 from postweir.storage.spool_decided import Decided
@@ -49,7 +49,7 @@ from postweir.storage.spool_rows import Rows
 from postweir.storage.spool_schema import WAITS_PAUSED, first, migrate, rows
 from postweir.storage.spool_upkeep import Upkeep
 from postweir.storage.spool_values import Answer, Numbers, Pauses
-from postweir.storage.sqlite import Connection, Fault, StorageFault, connect, no_room
+from postweir.storage.sqlite import Connection, Fault, connect, no_room, trouble
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except Fault as fault:
-        raise StorageFault(f"{path}: {fault}") from fault
+        raise trouble(path, fault) from fault
 
 
 class SqliteStore:
@@ -73,13 +73,16 @@ class SqliteStore:
         settings: Spool | None = None,
         incarnation: int = 0,
         now_us: Callable[[], int] = clock.wall_us,
+        longest_wait_s: float = DEFER_S_MAX,
         opener: Callable[[Path], Connection] = connect,
     ) -> None:
         self._path, self._hostname = path, hostname
         self.settings = settings or Spool()
+        self.longest_wait_s = longest_wait_s  # that delivery puts anyone off
         self._incarnation, self._bounce_count = incarnation, 0
         self._now_us = now_us
         self._quarantined: list[Quarantine] = []
+        self._moved, self._proofs = False, now_us()  # what the log held at the start is in the file
         self._place = Place(path, bodies)
         try:
             self._open(opener)
@@ -106,7 +109,13 @@ class SqliteStore:
             self._steps = Steps(self._db)
         self._queued = int(row[0]) if row else 0
         self._place.opened()
-        self._leaving = Leaving(self._db, self._place, self._pauses, self._now_us)
+        self._leaving = Leaving(
+            self._db,
+            self._place,
+            self._pauses,
+            self._now_us,
+            lambda: int(self.longest_wait_s * 1e6),
+        )
         self._upkeep = Upkeep(self._db, self._numbers)
         self._checkpoint = Checkpoint(path, self._db)
 
@@ -124,20 +133,41 @@ class SqliteStore:
         """Do a small batch of what retention asks for; True when more is left to do.
 
         For an hour after the clock was set nothing is old: a step forward would end every hold.
+        But what an operator resumes leaves.
         """
-        if self._steps.look():
-            return False
+        stepped = self._steps.look()
         batch, decided = self._batch()
         try:
             with self._transaction():
-                more = self._upkeep.work(decided, self._pauses, self.settings, self._now_us())
+                more = self._upkeep.work(
+                    decided, self._pauses, self.settings, self._now_us(), ages=not stepped
+                )
                 batch.flush()
-                self._steps.save()
+                if not stepped:
+                    self._steps.save()
         except Full:
             self._upkeep.pauses_changed = True  # what it let go is held again: go round anew
             raise
         self._committed(batch, decided)
         return more
+
+    def prove(self) -> None:
+        """Show that what is committed stays. Raises Full: not now."""
+        moved = self._moved_all()  # always, for it makes room in the log
+        self._moved = self._moved or moved
+        if not self._moved:
+            raise Full("what the log held at the start cannot be moved now")
+        with self._transaction():
+            self._proofs += 1
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('proof', ?)", (self._proofs,))
+
+    def _moved_all(self) -> bool:
+        try:
+            return self._checkpoint.move_all()
+        except Fault as fault:
+            if not no_room(fault):
+                raise trouble(self._path, fault) from fault
+            return False
 
     def unparked(self) -> Sequence[tuple[int, int, int]]:
         """Return where to look again, once: lanes that upkeep let go since the last call."""
@@ -165,7 +195,7 @@ class SqliteStore:
                 self._numbers.message, self._numbers.step, self._numbers.request_done = numbers
                 self._numbers.request = 0
                 raise Full(str(fault)) from fault
-            raise StorageFault(f"{self._path}: {fault}") from fault
+            raise trouble(self._path, fault) from fault
 
     def _apply(self, batch: Batch, decided: Decided, changes: Sequence[Change]) -> list[Done]:
         """First what comes in and what became of it, all as sets; then the rest, one by one."""
@@ -268,15 +298,18 @@ class SqliteStore:
         """Return recipients of this bucket and lane due by then and not in `out`, oldest first."""
         with translated(self._path):
             found = self._leaving.due(bucket, lane, until_us, out, count_max)
+        if found.damaged:
+            self._hold(list({q.message: q for q in found.damaged}.values()))
         if found.paused:
             with contextlib.suppress(Full):  # they are passed over again
                 self._park(found.paused)
         if found.more:
             self._upkeep.unparked.append((bucket, lane, until_us))
-        return found.outs
+        damaged = {q.message for q in found.damaged}
+        return [out for out in found.outs if out.message not in damaged]
 
     def next_due(self, bucket: int, lane: int, after_us: int) -> int | None:
-        """Return the first due time of this lane that is later than `after_us`."""
+        """Return when to look into this lane again: when its next one is due."""
         with translated(self._path):
             return self._leaving.next_due(bucket, lane, after_us)
 
@@ -327,14 +360,17 @@ class SqliteStore:
         return self._queued
 
     def forget_file(self, name: str) -> bool:
-        """Unlink a body no row names. Between two commits, so no accept can name it meanwhile."""
+        """Unlink a body no row names. Between two commits, so no accept can name it meanwhile.
+
+        What is older than a salvage stays: it may belong to a message whose row is gone.
+        """
         with translated(self._path):
             row = first(
                 self._db,
                 "SELECT 1 FROM msg INDEXED BY msg_file WHERE body_file = ? AND state < 3",
                 (name,),
             )
-        if row is not None:
+        if row is not None or self._place.before(name, self._meta("salvaged_at")):
             return False
         self._place.unlink(name)
         return True
@@ -351,7 +387,7 @@ class SqliteStore:
         """Leave the file tidy. Nothing depends on it."""
         self._checkpoint.close()
         with translated(self._path):
-            rows(self._db, "PRAGMA wal_checkpoint(PASSIVE)")
+            self._moved_all()
             self._db.close()
         self._place.close()
 

@@ -272,7 +272,7 @@ class SqliteTables:
     def _opened(self, *, readonly: bool) -> Iterator[sqlite.Connection]:
         if not readonly:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        connection = sqlite.connect(self._path, readonly=readonly, wait_s=WAIT_S)
+        connection = sqlite.connect(self._path, readonly=readonly, wait_s=WAIT_S, checksums=False)
         try:
             yield connection
         except (sqlite.Fault, frames.Torn, frames.Bad) as fault:
