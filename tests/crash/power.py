@@ -1,6 +1,10 @@
 """Power loss of ext4 and xfs by their shutdown ioctl: what has not reached the device is gone.
 
 It cannot show a disk that lies about its cache, nor one that tears a sector.
+
+Nobody may go on after the cut: ext4 can call an fsync good that the cut has broken (31 of 300
+lives of a plain loop of append and fdatasync, on Linux 6.18). So a life is stopped before; a thread
+that is within a sync then stays there, and ends without a word.
 """
 
 import contextlib
@@ -15,6 +19,7 @@ from tests.crash.chain import LIVES, Chain, Death, Pace, chains
 from tests.crash.images import LOG_FLUSH, NO_LOG_FLUSH, Image
 from tests.crash.kill import POINTS
 from tests.crash.life import Life, Unfit
+from tests.crash.telling import Teller
 from tests.crash.work import work
 
 KINDS = ("ext4", "xfs")
@@ -68,6 +73,7 @@ class Power:
                 points.lay(Unplug(mounted, flags, at, chance), chain.folder)
 
         def end(pid: int) -> None:
+            os.kill(pid, signal.SIGSTOP)
             images.cut(mounted, flags)
             os.kill(pid, signal.SIGKILL)
 
@@ -92,5 +98,6 @@ class Unplug(points.Deadly):
         self._mounted, self._flags = mounted, flags
 
     def die(self) -> None:
+        Teller.hushed = True  # the other threads run on until we are dead
         images.cut(self._mounted, self._flags)
         points.die()

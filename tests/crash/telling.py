@@ -27,6 +27,8 @@ class Told:
 class Teller:
     """The life's end of the pipe."""
 
+    hushed = False  # the power is off: nothing that is said now was ever said
+
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self._records: list[bytes] = []
@@ -37,7 +39,7 @@ class Teller:
 
     def flush(self) -> None:
         """Say it now, whatever becomes of us."""
-        if self._records:
+        if self._records and not Teller.hushed:
             said, self._records = b"".join(self._records), []
             os.write(self._pipe, said)
 
