@@ -167,9 +167,9 @@ class Installation:
         """Run one command with --json; returns what it said."""
         return json.loads(self.run(*words, "--json", status=status))
 
-    def customer(self, account: str) -> tuple[str, str]:
+    def customer(self, account: str, *settings: str) -> tuple[str, str]:
         """Make an account with a credential; returns username and secret."""
-        self.run("account", "add", account)
+        self.run("account", "add", account, *settings)
         made = self.json("credential", "add", account)
         return made["username"], made["secret"]
 

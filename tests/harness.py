@@ -95,8 +95,7 @@ def scene(
         with here:
             if start:
                 here.start()
-            username, secret = here.customer("acme")
-            here.run("account", "set", "acme", "sender_messages_1h=1000000")
+            username, secret = here.customer("acme", "sender_messages_1h=1000000")
             yield Scene(here, sink, port, username, secret)
     except (GeneratorExit, KeyboardInterrupt, SystemExit):  # somebody has seen enough
         raise

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import threading
+from unittest.mock import Mock
 
 import pytest
 from tests.desk.office import accept, name
@@ -9,7 +11,7 @@ from tests.desk.office import accept, name
 from postweir.desk import doctor
 from postweir.desk.ports import Salvage, ShardFile
 from postweir.processes.command import Files
-from postweir.storage.spool_recovery import note
+from postweir.storage.spool_recovery import Recovery, note
 from postweir.storage.sqlite import connect
 
 
@@ -45,7 +47,7 @@ async def test_what_is_well_is_said_to_be(office, settings_file):
 
 
 async def test_a_damaged_page_is_found_by_reading_all(office, settings_file):
-    """And nothing is changed by it; without --verify nobody reads that far."""
+    """The file stays as it is, and its shard is left word: else it would not look that far."""
     store = office.shards.stores[1]
     store.commit([accept(n) for n in range(1, 60)])
     store.prove()  # moves all to the file, and begins the log anew
@@ -61,7 +63,38 @@ async def test_a_damaged_page_is_found_by_reading_all(office, settings_file):
     assert found.status == 2
     assert "page 13 does not bear out its checksum" in said["error"]
     assert told
+    assert "restart the service: this file is looked over then" in said["error"]
     assert path.read_bytes() == data
+    office.shards.stores.pop(1).close()
+    log = Mock()
+    Recovery(path, path.with_name("bodies-1"), log=log, stop=threading.Event()).prepare()
+    assert [call.args[0] for call in log.error.call_args_list] == [
+        "spool.damaged",
+        "spool.salvaged",
+    ]
+    _, said = await ask(office, settings_file)
+    assert "shard 1: was salvaged" in said["warning"]
+    for kept in path.parent.glob("shard-1.damaged-*"):
+        kept.unlink()
+    _, said = await ask(office, settings_file)
+    assert "salvaged" not in said["warning"]
+
+
+async def test_without_a_spool_one_finding_says_so(office, settings_file):
+    """Not one for each shard, nor that there is no room."""
+    (office.settings.data / "spool").rename(office.settings.data / "elsewhere")
+    found, said = await ask(office, settings_file)
+
+    assert "never started, or storage.data is wrong or not mounted" in said["warning"]
+    assert "shard" not in said["error"]
+    assert found.status == 1
+
+
+def test_where_nobody_may_look_that_is_all_that_is_said(office):
+    """Not that there is no room, too."""
+    one = ShardFile(1, "/shard-1.db", owned=False, fault="[Errno 13] Permission denied")
+
+    assert [f.what for f in doctor._shard(one, office.settings)] == [one.fault]
 
 
 async def test_a_damaged_envelope_is_found_by_reading_all(office, settings_file):
@@ -125,6 +158,7 @@ async def test_bodies_and_rows_that_do_not_meet(office, settings_file):
         ({"there": False}, "warning", "is not there"),
         ({"schema": 2}, "warning", "schema 2, this version has 3"),
         ({"fault": "no permission"}, "error", "no permission"),
+        ({"fault": "planted", "doubted": True}, "error", "it is looked over when its process"),
         ({"salvages": [Salvage(1, "planted", "/old.db", 9, 1, 0)]}, "warning", "/old.db"),
         ({}, "ok", "schema 3"),
     ],

@@ -3,11 +3,12 @@
 import asyncio
 import base64
 import inspect
+import socket
 import ssl
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from postweir.edge import pressure
@@ -15,7 +16,6 @@ from postweir.edge.bodies import Disks, Folders
 from postweir.edge.meters import Meters
 from postweir.edge.names import Names
 from postweir.edge.ports import Shards
-from postweir.edge.smtp import Connection
 from postweir.edge.sweeper import Sweeper
 from postweir.edge.worker import Worker
 from postweir.identity.credentials import generate
@@ -23,6 +23,7 @@ from postweir.identity.directory import Watched
 from postweir.identity.sender import Account, Credential, Directory
 from postweir.judge.ports import Ask, Asked, Judge
 from postweir.policy.verdict import Verdict
+from postweir.processes.edge import acceptor_of
 from postweir.runtime.log import quiet
 from postweir.runtime.metrics import Metrics
 from postweir.runtime.settings import Edge, Settings, Spool
@@ -148,7 +149,6 @@ class Stand:
     port_tls: int
     username: str
     secret: str
-    servers: list[asyncio.Server] = field(default_factory=list)
 
     async def call(self, *, port: int | None = None, tls: ssl.SSLContext | None = None) -> "Client":
         """Connect, and hear the greeting."""
@@ -296,31 +296,28 @@ async def stand(tmp_path: Path, *, tls: ssl.SSLContext | None = None, account=No
             folders=Folders(spool), names=Names(7), meters=Meters(Metrics()), log=quiet(),
             secret=KEY, disks=disks, tls=lambda: tls,
         )  # fmt: skip
-        loop = asyncio.get_running_loop()
-        servers = [
-            await loop.create_server(
-                lambda implicit=implicit: Connection(worker, sweeper, implicit_tls=implicit),
-                "127.0.0.1",
-                0,
-            )
-            for implicit in (False, True)
+        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        for listener in listeners:
+            listener.setblocking(False)
+        acceptors = [
+            acceptor_of(worker, sweeper, listener, implicit_tls=implicit)
+            for listener, implicit in zip(listeners, (False, True), strict=True)
         ]
-        ports = [server.sockets[0].getsockname()[1] for server in servers]
+        ports = [listener.getsockname()[1] for listener in listeners]
         sweeping = asyncio.create_task(
             sweeper.run(lambda now: pressure.look(worker, sweeper.connections, now))
         )
         on = Stand(
             worker, sweeper, judge, shards, tables, spool, *ports, credential.username, secret,
-            servers,
         )  # fmt: skip
         try:
             yield on
             await on.quiet()
-            for server in servers:
-                server.close()
         finally:
-            for server in servers:
-                server.close()
+            for acceptor in acceptors:
+                acceptor.close()
+            for listener in listeners:
+                listener.close()
             await sweeper.drain(0)
             sweeping.cancel()
             directory.close()

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import itertools
 import socket
+from unittest.mock import Mock
 
 import pytest
 from tests.edge.stand import until
@@ -28,11 +29,13 @@ class Greeter(asyncio.Protocol):
 class Bench:
     """A listener, and turns that are counted."""
 
-    def __init__(self, listener=None):
+    def __init__(self, listener=None, log=None):
         self.sweeper, self.made = Sweeper(), []
         self.listener = listener or socket.create_server(("127.0.0.1", 0), backlog=2000)
         self.listener.setblocking(False)
-        self.acceptor = Acceptor(self.listener, lambda: Greeter(self), self.sweeper.keep, quiet())
+        self.acceptor = Acceptor(
+            self.listener, lambda: Greeter(self), self.sweeper.keep, log or quiet()
+        )
 
     def call(self, count):
         port = self.listener.getsockname()[1]
@@ -60,6 +63,26 @@ async def test_a_storm_leaves_turns_to_others():
 
     assert max(b - a for a, b in itertools.pairwise(taken)) <= TURN_MAX
     assert all(client.recv(100) == b"220 hello\r\n" for client in clients)
+    await on.end(clients)
+
+
+async def test_who_is_shunned_hears_why_and_nothing_is_built():
+    """Last words and the end, without a transport; who comes beside them is taken."""
+    on = Bench()
+    shunned = set()
+    on.acceptor.close()
+    on.acceptor = Acceptor(
+        on.listener, lambda: Greeter(on), on.sweeper.keep, quiet(),
+        lambda peer: b"421 no\r\n" if peer[1] in shunned else None,
+    )  # fmt: skip
+    first, _, third = clients = on.call(3)
+    shunned |= {first.getsockname()[1], third.getsockname()[1]}
+    await until(lambda: on.made)
+    await asyncio.sleep(0)
+
+    assert len(on.made) == 1
+    assert [one.recv(100) for one in clients] == [b"421 no\r\n", b"220 hello\r\n", b"421 no\r\n"]
+    assert first.recv(100) == third.recv(100) == b""
     await on.end(clients)
 
 
@@ -92,13 +115,15 @@ class Poor:
 
 @pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED])
 async def test_without_descriptors_it_waits_and_comes_back(monkeypatch, fault):
-    """When there is no room for one more nothing spins and nobody is lost."""
+    """When there is no room for one more nothing spins, nobody is lost, and one line says so."""
     monkeypatch.setattr(accepting, "PAUSE_S", 0.01)
     inner = socket.create_server(("127.0.0.1", 0))
     poor = Poor(inner, [fault] * 3)
-    on = Bench(poor)
+    log = Mock()
+    on = Bench(poor, log)
     clients = on.call(1)
     await until(lambda: on.made)
 
     assert poor.faults == []
+    assert log.error.call_count == (fault != errno.ECONNABORTED)
     await on.end(clients)

@@ -8,7 +8,7 @@ import types
 import pytest
 from tests.edge.stand import KEY, plain, stand, until
 
-from postweir.edge import counts, flight, gate, intake, pressure
+from postweir.edge import counts, flight, gate, intake, pressure, standing
 from postweir.edge.counts import Anteroom
 from postweir.identity.credentials import generate
 from postweir.identity.sender import Account
@@ -471,7 +471,7 @@ def only(on):
 
 async def test_every_exit_gives_everything_back(tmp_path, server_tls, monkeypatch):
     """Wherever a session ends, and by whom, no count stays: `stand` looks at all of them."""
-    monkeypatch.setattr(flight, "WAIT_S", 0.02)
+    monkeypatch.setattr(flight, "WAIT_S", 5.0)  # who waits is ended by its client, not by us
     async with stand(tmp_path, tls=server_tls, in_flight_max=1, message_bytes_max=300_000) as on:
         for end in ("hang_up", "abort", "quit"):
             for stage in STAGES:
@@ -572,3 +572,18 @@ STAGES = (
 def test_each_reason_is_a_label_once():
     """The metric's labels are the gate's reasons and `spool`: a bounded set."""
     assert {no.reason for no in gate.REASONS} >= {"memory", "disk", "in_flight", "share"}
+
+
+async def test_who_is_shunned_is_told_before_anything_is_built(tmp_path):
+    """A place that is shunned gets its 421 at the door, counted; a known network never does."""
+    async with stand(tmp_path) as on:
+        now = asyncio.get_running_loop().time()
+        peer = ("::ffff:127.0.0.9", 1, 0, 0)
+        assert standing.shunned(on.worker, peer, now) is None
+        on.worker.guessing.shown_out("127.0.0.9", now)
+        assert standing.shunned(on.worker, peer, now) is gate.GUESSING
+        assert standing.shunned(on.worker, ("127.0.0.8", 1), now) is None
+        assert refused(on) == {"guessing": 1}
+        on.change(Account(name="acme", networks=("127.0.0.9/32",)))
+        await on.worker.directory.again(5)
+        assert standing.shunned(on.worker, peer, now) is None

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from postweir.edge import guessing
 from postweir.edge.guessing import (
+    CLIENT_MAX,
+    CLIENT_S,
+    CLIENTS_MAX,
     NAME_MAX,
     NAMES_MAX,
     PAIR_MAX,
     PAIR_S,
-    PLACE_MAX,
-    PLACE_S,
-    PLACES_MAX,
     Guessing,
     Levels,
 )
@@ -21,19 +21,19 @@ KEY = b"k" * 32
 HOME, AWAY = "192.0.2.1", "198.51.100.9"
 
 
-def fails(tables, place, name, count, *, at_s=0.0, first=0):
+def fails(tables, client, name, count, *, at_s=0.0, first=0):
     """Have so many wrong secrets of a name looked at."""
     for n in range(first, first + count):
-        guess = tables.guess(place, Claim(name, f"wrong{n}"))
+        guess = tables.guess(client, Claim(name, f"wrong{n}"))
         if not tables.backs_off(guess, at_s):
             tables.wrong(guess, 1, at_s)
 
 
-def claim(tables, place, name, secret="right"):
-    return tables.guess(place, Claim(name, secret))
+def claim(tables, client, name, secret="right"):
+    return tables.guess(client, Claim(name, secret))
 
 
-def test_guesses_from_one_place_at_one_name():
+def test_guesses_from_one_client_at_one_name():
     """After some, not even the right secret opens from there; after its time it does again."""
     tables = Guessing(KEY)
     fails(tables, AWAY, "acme-1", PAIR_MAX - 1)
@@ -70,18 +70,18 @@ def test_the_same_again_is_no_guess():
     assert not tables.bars(claim(tables, HOME, "acme-2"), 100)
 
 
-def test_many_names_from_one_place():
-    """A list of leaked secrets is not tried out from one address: the place waits."""
+def test_many_names_from_one_client():
+    """A list of leaked secrets is not tried out from one address: the client waits."""
     tables = Guessing(KEY)
-    for n in range(PLACE_MAX):
+    for n in range(CLIENT_MAX):
         fails(tables, AWAY, f"name-{n}", 1)
 
     assert tables.bars(claim(tables, AWAY, "fresh-1"), 0)
-    assert not tables.bars(claim(tables, AWAY, "fresh-1"), PLACE_S * 1.01)
+    assert not tables.bars(claim(tables, AWAY, "fresh-1"), CLIENT_S * 1.01)
 
 
-def test_many_places_at_one_name():
-    """Wrong secrets are no longer looked at; the right one still opens, also from a new place."""
+def test_many_clients_at_one_name():
+    """Wrong secrets are no longer looked at; the right one still opens, also from a new client."""
     tables = Guessing(KEY)
     for n in range(NAME_MAX):
         fails(tables, f"10.0.0.{n}", "acme-1", 1, first=n)
@@ -104,10 +104,10 @@ def test_a_guesser_next_door():
     assert tables.bars(claim(tables, HOME, "acme-2"), 1.0)
 
 
-places = st.sampled_from([HOME, AWAY, "10.0.0.1", "2001:db8::/64"])
+clients = st.sampled_from([HOME, AWAY, "10.0.0.1", "2001:db8::/64"])
 names = st.sampled_from(["acme-1", "acme-2", "nobody"])
 pauses = st.sampled_from([0.0, 0.0, 0.0, 0.1, 1.0, 20.0])
-attacks = st.lists(st.tuples(places, names, st.integers(0, 3000), pauses), max_size=300)
+attacks = st.lists(st.tuples(clients, names, st.integers(0, 3000), pauses), max_size=300)
 
 
 @given(attacks, names)
@@ -116,9 +116,9 @@ def test_nobody_is_locked_out_from_home(attack, name):
     tables = Guessing(KEY)
     tables.right(claim(tables, HOME, name), 0.0)
     now_s = 0.0
-    for place, named, secret, later_s in attack:
+    for client, named, secret, later_s in attack:
         now_s += later_s
-        guess = claim(tables, place, named, f"wrong{secret}")
+        guess = claim(tables, client, named, f"wrong{secret}")
         tables.wants_patience(guess, now_s)
         if not tables.backs_off(guess, now_s):
             tables.wrong(guess, 1, now_s)
@@ -131,13 +131,13 @@ def test_every_back_off_ends(attack):
     """When the attack is over, the longest wait is known before: nobody is away for good."""
     tables = Guessing(KEY)
     now_s = 0.0
-    for place, named, secret, later_s in attack:
+    for client, named, secret, later_s in attack:
         now_s += later_s
-        tables.wrong(claim(tables, place, named, f"wrong{secret}"), 1, now_s)
-    now_s += 1.01 * max(PAIR_S, PLACE_S)
+        tables.wrong(claim(tables, client, named, f"wrong{secret}"), 1, now_s)
+    now_s += 1.01 * max(PAIR_S, CLIENT_S)
 
-    for place in (HOME, AWAY, "10.0.0.1"):
-        assert not tables.bars(claim(tables, place, "acme-1"), now_s)
+    for client in (HOME, AWAY, "10.0.0.1"):
+        assert not tables.bars(claim(tables, client, "acme-1"), now_s)
 
 
 @given(attacks)
@@ -145,11 +145,11 @@ def test_known_names_and_unknown_ones_are_the_same(attack):
     """The same claims under another name come to the same: nothing tells which names exist."""
     one, other = Guessing(KEY), Guessing(b"other" * 6)
     now_s = 0.0
-    for place, named, secret, later_s in attack:
+    for client, named, secret, later_s in attack:
         now_s += later_s
         found = []
         for tables, prefix in ((one, ""), (other, "not-")):
-            guess = tables.guess(place, Claim(prefix + named, f"wrong{secret}"))
+            guess = tables.guess(client, Claim(prefix + named, f"wrong{secret}"))
             patient, wrong = tables.wants_patience(guess, now_s), None
             if not tables.backs_off(guess, now_s):
                 wrong = tables.wrong(guess, 1, now_s)
@@ -159,7 +159,7 @@ def test_known_names_and_unknown_ones_are_the_same(attack):
 
 
 def test_patience():
-    """A few noes are at once, then they come late; a quiet place is forgiven."""
+    """A few noes are at once, then they come late; a quiet client is forgiven."""
     tables = Guessing(KEY)
     guess = claim(tables, AWAY, "acme-1")
     late = [tables.wants_patience(guess, 0.0) for _ in range(guessing.NOES_MAX + 500)]
@@ -205,7 +205,7 @@ def test_name_and_secret_do_not_run_together():
 
 
 def test_tables_are_bounded(monkeypatch):
-    """However many places and names there are, what is remembered is bounded."""
+    """However many clients and names there are, what is remembered is bounded."""
     monkeypatch.setattr(guessing, "NAMES_MAX", 50)
     tables = Guessing(KEY)
     for n in range(500):
@@ -214,9 +214,9 @@ def test_tables_are_bounded(monkeypatch):
         tables.right(guess, 0.0)
         tables.right(claim(tables, f"10.0.{n // 256}.{n % 256}", "one"), 0.0)
 
-    assert len(tables._pairs) == len(tables._names) == len(tables._places) == 50
+    assert len(tables._pairs) == len(tables._names) == len(tables._clients) == 50
     assert len(tables._wrong) == len(tables._right) == 50
-    assert max(map(len, tables._right.values())) == PLACES_MAX
+    assert max(map(len, tables._right.values())) == CLIENTS_MAX
     assert NAMES_MAX > 1000
 
 
@@ -239,11 +239,13 @@ def test_who_was_shown_out_is_shunned():
     tables.shown_out(AWAY, 0.0)
 
     assert tables.shuns(AWAY, 1.0)
+    assert tables.shuns_any(1.0)
     assert not tables.shuns(HOME, 1.0)
     assert not tables.shuns(AWAY, guessing.SHUNNED_S + 0.1)
+    assert not tables.shuns_any(guessing.SHUNNED_S + 0.1)
 
 
-def test_a_place_where_somebody_was_right_is_not_shunned():
+def test_a_client_where_somebody_was_right_is_not_shunned():
     """Behind one address may be a guesser and a good customer: that one still gets in."""
     tables = Guessing(KEY)
     tables.right(claim(tables, AWAY, "acme-1"), 0.0)

@@ -50,7 +50,7 @@ def prompt(monkeypatch):
 
 
 async def test_after_some_guesses_nobody_says_whether_it_is_right(tmp_path, prompt):
-    """A place that guesses hears 454, for the right secret too: but not where it was right."""
+    """A client that guesses hears 454, for the right secret too: but not where it was right."""
     async with stand(tmp_path) as on:
         made, secret = generate("acme", KEY, created_us=2)
         on.change(credentials=(made, *on.tables.found.credentials.values()))
@@ -136,7 +136,7 @@ async def test_what_was_wrong_is_looked_up_anew_when_it_is_old(tmp_path, prompt,
 async def test_all_who_ask_share_a_look(tmp_path):
     """A hundred wrong secrets at once cost the tables a look or two, not a hundred."""
     async with stand(tmp_path) as on:
-        on.worker.guessing._places = Levels(10**6, 1.0)
+        on.worker.guessing._clients = Levels(10**6, 1.0)
         on.worker.guessing._noes = on.worker.guessing._all_noes = Levels(10**6, 1.0)
         kept, looks = on.tables.directory, []
 
@@ -160,7 +160,7 @@ async def test_all_who_ask_share_a_look(tmp_path):
 
 
 async def test_noes_are_held_back_for_who_guesses_alone(tmp_path, monkeypatch):
-    """Past some noes a place waits for each; a right secret from there does not."""
+    """Past some noes a client waits for each; a right secret from there does not."""
     monkeypatch.setattr(login, "HELD_S", 60.0)
     async with stand(tmp_path) as on:
         said, client = await guess(on, on.username, on.secret)
@@ -234,7 +234,7 @@ async def test_the_log_does_not_grow_with_the_attack(tmp_path, prompt, monkeypat
     async with stand(tmp_path) as on:
         monkeypatch.setattr(on.worker, "log", Log())
         on.worker.guessing._lines = Levels(3, 1e9)
-        on.worker.guessing._places = Levels(10**6, 1.0)
+        on.worker.guessing._clients = Levels(10**6, 1.0)
         for n in range(6):
             _, client = await guess(on, f"a-secret-in-the-wrong-place-{n}", "x")
             await client.hang_up()

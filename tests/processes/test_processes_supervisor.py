@@ -1,9 +1,12 @@
 """Who should run, what a reload keeps, and numbers that are never reused."""
 
+import subprocess
+import sys
+
 import pytest
 
 from postweir.processes import child
-from postweir.processes.supervisor import kept, wanted
+from postweir.processes.supervisor import back_off_s, kept, wanted
 from postweir.runtime import frames, settings
 
 
@@ -32,6 +35,29 @@ def test_a_reload_keeps_what_needs_a_restart():
 
     assert (found.edge.workers, found.edge.recipients_max) == (1, 7)
     assert settings.differing(old, found) == ["edge.recipients_max"]
+
+
+def test_who_is_killed_a_few_times_is_back_at_once():
+    """A shard's promises wait for it: only what ends again and again is held back, and bounded."""
+    waits = [back_off_s(n) for n in range(1, 12)]
+
+    assert waits[:5] == [0.0, 0.0, 0.0, 0.1, 0.2]
+    assert waits == sorted(waits)
+    assert waits[-1] == back_off_s(10**9) == 5.0
+
+
+def test_a_process_loads_no_library_for_terminals():
+    """What starts again has no tracebacks to draw: a tenth of its start would go to that."""
+    code = (
+        "import sys; sys.argv = ['postweir', 'spool', '--index', '1', '-c', '/nowhere/at.all']\n"
+        "import postweir.__main__ as it; it.main()\n"
+        "import postweir.processes.spool, postweir.processes.supervisor\n"
+        "found = {n.partition('.')[0] for n in sys.modules if sys.modules[n]}\n"
+        "print(sorted(found & {'rich', 'typer', 'click', 'pygments'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n", done
 
 
 def test_incarnations_rise(tmp_path):

@@ -1,9 +1,10 @@
 """Who guesses: wrong AUTH as fast as one core makes it. Prints what it came to, as JSON.
 
-    guesser.py PORT MODE SECONDS
+    guesser.py PORT MODE SECONDS NET
 
-MODE is `new` (a connection a guess) or `reused` (as many guesses as a connection takes). It waits
-for an answer no longer than WAIT_S: one that is made to wait hangs up and comes again.
+MODE is `new` (a connection a guess) or `reused` (as many guesses as a connection takes). It comes
+from eight addresses in 127.0.NET.0/24, and waits for an answer no longer than WAIT_S: one that is
+made to wait hangs up and comes again.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import uvloop
 
 AT_ONCE = 64
 WAIT_S = 0.05  # for the answer to a guess
-FROM = [f"127.0.1.{n}" for n in range(1, 9)]  # eight addresses
+ADDRESSES = 8
 
 
 class Guesser(asyncio.Protocol):
@@ -93,16 +94,19 @@ async def keep_on(port: int, mode: str, until: float, counts: Counter, source: s
         transport.abort()
 
 
-async def main(port: int, mode: str, seconds: float) -> None:
+async def main(port: int, mode: str, seconds: float, net: int) -> None:
     counts = Counter()
     began, used = time.monotonic(), time.process_time()
     until = began + seconds
     await asyncio.gather(
-        *(keep_on(port, mode, until, counts, FROM[n % len(FROM)]) for n in range(AT_ONCE))
+        *(
+            keep_on(port, mode, until, counts, f"127.0.{net}.{1 + n % ADDRESSES}")
+            for n in range(AT_ONCE)
+        )
     )
     took = time.monotonic() - began
     print(json.dumps({**counts, "seconds": took, "core": (time.process_time() - used) / took}))
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3])))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))

@@ -130,9 +130,7 @@ def test_a_retry_flood_is_admitted_smoothly(descriptors, capsys):
         flood, logins = Flood(on.here.port), {"small": login_of(on.username, on.secret)}
         flood.backlog["small"] = list(range(OF_SMALL))
         for name in BIG:
-            on.here.run("account", "add", name, "sender_messages_1h=1000000")
-            made = on.here.json("credential", "add", name)
-            logins[name] = login_of(made["username"], made["secret"])
+            logins[name] = login_of(*on.here.customer(name, "sender_messages_1h=1000000"))
             flood.backlog[name] = list(range(MESSAGES // len(BIG)))
         uvloop.run(storm(flood, logins))
         rate = flood.rate()

@@ -19,16 +19,23 @@ from tests.harness import certificate, letter, scene, wait_for
 pytestmark = pytest.mark.real
 
 GUESSER = Path(__file__).parent / "guesser.py"
-CALM_S, ATTACK_S = 1.0, 2.0
+CALM_S, ATTACK_S = 0.7, 1.2
 NO_COUNTS = ("seconds", "core")
 SLOWER_MAX = 2.0
 ROUNDS_MAX = 3
 # Below these a reply is not told from the noise of two cores that everything here shares: the
 # guesser, the good client, and all processes of the installation.
-MEDIAN_S_MIN, P95_S_MIN = 0.005, 0.020
+MEDIAN_S_MIN, P95_S_MIN = 0.005, 0.050
 
 
-def attack(on, mode, seconds):
+@pytest.fixture(scope="module")
+def on():
+    """One installation for both tests: to start it costs as much as they do."""
+    with scene(edge={"workers": 2}) as found:
+        yield found
+
+
+def attack(on, mode, seconds, net):
     """Start to guess: on one core, and behind whoever else wants it."""
 
     def aside():
@@ -36,7 +43,7 @@ def attack(on, mode, seconds):
         os.nice(19)
 
     return subprocess.Popen(
-        [sys.executable, GUESSER, str(on.here.port), mode, str(seconds)],
+        [sys.executable, GUESSER, str(on.here.port), mode, str(seconds), str(net)],
         stdout=subprocess.PIPE, text=True, preexec_fn=aside,
     )  # fmt: skip
 
@@ -45,7 +52,9 @@ class Good:
     """A good account: it sends over one connection, and logs in over new ones."""
 
     def __init__(self, on):
-        self.on, self.smtp, self.sent = on, on.connect(), 0
+        self.on, self.smtp, self.sent, self.rounds = on, on.connect(), 0, 0
+        self.measure(0.3)  # warm
+        self.calm = self.measure(CALM_S)  # as it was lately
 
     def measure(self, seconds):
         """Return how long a message, and a new connection with AUTH, took: medians and p95."""
@@ -85,12 +94,14 @@ def slower(calm, under):
 
 def under_attack(on, good, mode):
     """Return how many times slower the good account was: against calm before and after."""
-    before = good.measure(CALM_S)
-    guessing = attack(on, mode, ATTACK_S + 1.0)
+    before = good.calm
+    # From addresses that nobody has seen: those of the last round are shunned for a while.
+    good.rounds += 1
+    guessing = attack(on, mode, ATTACK_S + 1.0, good.rounds)
     time.sleep(0.7)  # until it is at its full rate: what is measured is the middle
     under = good.measure(ATTACK_S)
     found = json.loads(guessing.communicate(timeout=20)[0])
-    after = good.measure(CALM_S)
+    after = good.calm = good.measure(CALM_S)
     calm = {what: tuple(map(max, before[what], after[what])) for what in before}
     rate = {k: round(v / found["seconds"]) for k, v in found.items() if k not in NO_COUNTS}
     print(f"\n{mode}: a second {rate}, {found['core']:.2f} of a core")
@@ -98,30 +109,28 @@ def under_attack(on, good, mode):
         a, b = ([f"{1000 * t:.2f}" for t in one[what]] for one in (calm, under))
         print(f"  {what}: median, p95 in ms: calm {a}, under attack {b}")
 
-    assert found["guesses"] > 100
+    assert found["connections"] > 100
     assert not {"235", "250"} & set(found)
     return max(slower(calm[what], under[what]) for what in calm)
 
 
-def test_a_good_account_while_somebody_guesses():
+def test_a_good_account_while_somebody_guesses(on):
     """At all the bad AUTH that one core makes, a good account is answered within twice its time.
 
     A round in which something else had the machine says nothing, so the best of three counts: what
     is slow by itself is slow in each.
     """
-    with scene() as on:
-        good = Good(on)
-        good.measure(0.5)  # warm
-        for mode in ("reused", "new"):
-            rounds = (under_attack(on, good, mode) for _ in range(ROUNDS_MAX))
+    good = Good(on)
+    for mode in ("reused", "new"):
+        rounds = (under_attack(on, good, mode) for _ in range(ROUNDS_MAX))
 
-            assert any(found <= SLOWER_MAX for found in rounds), mode
-        good.smtp.quit()
-        counted = {n: v for n, v in metrics(on).items() if "edge_auth_" in n and "_total" in n}
-        print(counted)
+        assert any(found <= SLOWER_MAX for found in rounds), mode
+    good.smtp.quit()
+    counted = {n: v for n, v in metrics(on).items() if "edge_auth_" in n and "_total" in n}
+    print(counted)
 
-        assert sum(v for name, v in counted.items() if "auth_held" in name) > 0
-        assert on.settled()["residual"] == 0
+    assert sum(v for name, v in counted.items() if "auth_held" in name) > 100
+    assert on.settled()["residual"] == 0
 
 
 def shown(port):
@@ -134,34 +143,34 @@ def shown(port):
     return x509.load_der_x509_certificate(der).serial_number
 
 
-def test_a_certificate_is_renewed_while_mail_flows():
+def test_a_certificate_is_renewed_while_mail_flows(on):
     """A new pair is taken by all workers within seconds; a bad one never, not even over a restart.
 
     Who is connected goes on as they were.
     """
-    with scene(edge={"workers": 2}) as on:
-        smtp, first = on.connect(), shown(on.here.port)
-        expires = [v for n, v in metrics(on).items() if "certificate_expires_timestamp" in n]
-        assert [round((at_s - time.time()) / 86_400) for at_s in expires] == [30, 30]
-        certificate(on.here.folder, days=60)
-        second = serial_of(on)
-        wait_for(lambda: {shown(on.here.port) for _ in range(6)} == {second}, 10, "the new one")
-        assert second != first
-        for bad in (lambda: certificate(on.here.folder, days=-1), lambda: garbage(on)):
-            bad()
-            wait_for(lambda: refused(on) == [1.0, 1.0], 10, "both workers refused it")
-            assert {shown(on.here.port) for _ in range(6)} == {second}
-        for worker in (1, 2):
-            victim = on.here.process("edge", worker)
-            os.kill(victim, signal.SIGKILL)
-            wait_for(lambda w=worker, v=victim: restarted(on, w, v), 15, "a new worker")
-        wait_for(lambda: refused(on) == [1.0, 1.0], 10, "both are up, and told")
+    smtp, first = on.connect(), shown(on.here.port)
+    expires = [v for n, v in metrics(on).items() if "certificate_expires_timestamp" in n]
+    assert [round((at_s - time.time()) / 86_400) for at_s in expires] == [30, 30]
+    certificate(on.here.folder, days=60)
+    second = serial_of(on)
+    wait_for(lambda: {shown(on.here.port) for _ in range(6)} == {second}, 10, "the new one")
+    assert second != first
+    for bad in (lambda: certificate(on.here.folder, days=-1), lambda: garbage(on)):
+        bad()
+        wait_for(lambda: refused(on) == [1.0, 1.0], 10, "both workers refused it")
         assert {shown(on.here.port) for _ in range(6)} == {second}
-        certificate(on.here.folder, days=90)
-        third = serial_of(on)
-        wait_for(lambda: {shown(on.here.port) for _ in range(6)} == {third}, 10, "the next one")
-        wait_for(lambda: refused(on) == [0.0, 0.0], 10, "nothing is refused now")
-        smtp.close()
+    assert smtp.noop()[0] == 250, "who was connected"
+    victims = {worker: on.here.process("edge", worker) for worker in (1, 2)}
+    for victim in victims.values():
+        os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: all(restarted(on, *one) for one in victims.items()), 15, "new workers")
+    wait_for(lambda: refused(on) == [1.0, 1.0], 10, "both are up, and told")
+    assert {shown(on.here.port) for _ in range(6)} == {second}
+    certificate(on.here.folder, days=90)
+    third = serial_of(on)
+    wait_for(lambda: {shown(on.here.port) for _ in range(6)} == {third}, 10, "the next one")
+    wait_for(lambda: refused(on) == [0.0, 0.0], 10, "nothing is refused now")
+    smtp.close()
 
 
 def serial_of(on):

@@ -28,9 +28,10 @@ BODIES = {
 @pytest.fixture(scope="module")
 def on():
     """One installation that takes AUTH under TLS only; 127.0.0.2 is a customer's server."""
-    with scene(edge={"auth_without_tls_on_loopback": False}, judge={"wait_ms": 5000}) as made:
-        made.here.run("account", "add", "servers")
-        made.here.run("account", "set", "servers", "networks=127.0.0.2/32")
+    edge = {"auth_without_tls_on_loopback": False}
+    with scene(start=False, edge=edge, judge={"wait_ms": 5000}) as made:
+        made.here.run("account", "add", "servers", "networks=127.0.0.2/32")
+        made.here.start()
         yield made
 
 

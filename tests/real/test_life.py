@@ -6,7 +6,6 @@ import os
 import signal
 import smtplib
 import socket
-import sqlite3
 import ssl
 import urllib.request
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 from demo.evening import GTUBE
 from tests.harness import letter, scene, wait_for
+
+from postweir.storage.sqlite import connect
 
 pytestmark = pytest.mark.real
 PATIENT = {"wait_ms": 5000}
@@ -175,11 +176,11 @@ def test_a_row_deleted_by_hand_is_missed():
         on.here.stop()
         deleted = 0
         for path in (on.here.folder / "var" / "spool").glob("shard-*.db"):
-            with sqlite3.connect(path) as file:
-                deleted += file.execute(
+            with contextlib.closing(connect(path)) as file:  # any other would spoil the checksums
+                file.execute(
                     "delete from rcpt where id in (select id from rcpt limit ?)", (1 - deleted,)
-                ).rowcount
-            file.close()
+                )
+                deleted += file.changes()
         assert deleted == 1
 
         assert on.here.json("audit", status=1)["residual"] == 1

@@ -58,8 +58,9 @@ def test_nothing_is_smuggled(habit, tmp_path):
 
     An account that says `normalise` still has a message with a NUL refused.
     """
-    with scene() as on:
+    with scene(start=False) as on:
         on.here.run("account", "set", "acme", f"bare_newline={habit}")
+        on.here.start()  # now, so that its first message finds the account as it was set
         records = run(on, "smuggle", "--settle", "0.3", out=tmp_path / "out.jsonl")
         still_serves(on, "after")
         first = [record["codes"][0] for record in records]

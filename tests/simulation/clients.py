@@ -14,7 +14,7 @@ from postweir.mail.envelope import Envelope, message_id
 from postweir.spool.ports import Accept, Safe, Unknown, Unsafe
 
 FLOOD_LETTERS = 24
-FAIR_S = 4.0  # one letter of another sender, beside a flood that takes three times as long
+FAIR_S = 6.0  # one letter of another sender, beside a flood that takes twice as long or more
 KINDS = ("ok", "ok", "ok", "ok", "late", "bad", "never")  # what an address does: `remote`
 SENDERS = (("acme", "ann"), ("acme", "bob"), ("blue", "cid"))
 LIFETIME_S = 172_800  # no life is so long: but the clock may be set

@@ -42,7 +42,7 @@ class Life:
         self.machine = Machine(
             self.world,
             seed,
-            in_hand_max=chance.choice((16, 40, 150)),
+            in_hand_max=chance.choice((10, 24, 100)),
             late_refusal=chance.choice(("hold", "bounce")),
         )
         self.oracle = self.machine.oracle

@@ -17,6 +17,7 @@ from typing import Any
 START_S = 1000.0  # monotonic time at the beginning: as on a host, not 0
 WALL_US = 1_790_000_000_000_000
 THREAD_S, SLOW_THREAD_S = 0.004, 0.4  # what a thread does is mostly done within the first
+STUCK_THREAD_S = 2.0  # where the storm wants it: a beat, or two
 TURNS_MAX = 50_000  # callbacks of one process at one moment: it would never end
 
 
@@ -265,8 +266,10 @@ class Loop(asyncio.AbstractEventLoop):
                 answer.set_exception(fault)
 
         world = self.world
-        slow = world.now_s < world.slow_until_s or world.chance.random() < 0.05
-        self.call_later(world.chance.random() * (SLOW_THREAD_S if slow else THREAD_S), work)
+        most_s = THREAD_S if world.chance.random() < 0.95 else SLOW_THREAD_S
+        if world.now_s < world.slow_until_s:
+            most_s = STUCK_THREAD_S
+        self.call_later(world.chance.random() * most_s, work)
         return answer
 
     async def create_unix_server(self, protocol_factory: Any, path: Any = None, **_: Any) -> Any:

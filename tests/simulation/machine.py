@@ -341,9 +341,9 @@ def simulated(world: World, seed: int) -> Iterator[None]:
         (service, "ThreadPoolExecutor", NoPool),
         (reading, "ThreadPoolExecutor", NoPool),
         # Fewer slices: each new connection grants credit for all.
-        (handing, "BUCKETS", 16),
-        (shard, "BUCKETS", 16),
-        (states, "BUCKETS", 16),
+        (handing, "BUCKETS", 8),
+        (shard, "BUCKETS", 8),
+        (states, "BUCKETS", 8),
         # Everything that only looks whether something is to do looks less often: a life is cheap.
         (service, "BEAT_S", 0.6),
         (client, "LOOK_S", 0.4),

@@ -13,7 +13,7 @@ from postweir.spool.ports import Accept, Change, Out, Request, Settle
 from postweir.spool.states import MessageState, RecipientState, message_of
 from postweir.storage.memory import MemoryStore, Message
 
-LEDGER_EVERY = 4  # commits: any moment will do, and it is dear
+LEDGER_EVERY = 6  # commits: any moment will do, and it is dear
 
 
 @dataclass(eq=False)

@@ -105,7 +105,10 @@ class Storm:
         disk = self.chance.choice(self.machine.disks)
         disk.full = True
         self.world.note("MACHINE", f"disk {disk.number} is full")
-        self.world.after(self.chance.choice((0.1, 0.5, 2.0)), lambda: setattr(disk, "full", False))
+        for_s = self.chance.choice((0.1, 0.5, 2.0))
+        self.world.after(for_s, lambda: setattr(disk, "full", False))
+        if self.chance.random() < 0.5:  # what waits for room outlives the link it came on
+            self.world.after(self.chance.random() * for_s, self._cut, "delivery")
 
     def _slow_disk(self) -> None:
         disk = self.chance.choice(self.machine.disks)
@@ -133,10 +136,13 @@ class Storm:
 
     def _pause_unheard(self) -> None:
         """What is suspended while a shard is down must be known before it hands out."""
-        self.machine.kill(f"shard {self.chance.randint(1, 2)}", again_s=0.1)
-        self.world.slow_until_s = self.world.now_s + 0.5
-        letter = self.chance.choice(self.oracle.letters)
-        self.world.after(0.05, self._suspend, f"account={letter.account}")
+        disk = self.chance.choice(self.machine.disks)
+        waiting = [row for row in disk.store._messages.values() if row.open]
+        if waiting:
+            self.machine.kill(f"shard {disk.number}", again_s=0.1)
+            self.world.slow_until_s = self.world.now_s + 0.5
+            account = self.chance.choice(waiting).accept.sender.account
+            self.world.after(0.05, self._suspend, f"account={account}")
 
     def _suspend(self, scope: str) -> None:
         self.ask_for("suspend", scope)

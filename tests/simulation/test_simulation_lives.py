@@ -15,14 +15,14 @@ SEEDS_MAX = 2000  # a planted bug that so many lives do not meet is not found
 # Where each planted bug is met first. When the product draws its chances otherwise the search goes
 # on from there, so the numbers only make it short.
 FIRST = {
-    "answer": 1, "lease": 3, "attempt": 293, "state": 3, "hello": 7, "forget": 1, "another": 94,
-    "clock": 1, "beat": 13, "credit": 3, "suspend": 11, "requests": 1231, "mark": 58, "wake": 4,
-    "fair": 50, "believe": 956,
+    "answer": 1, "lease": 12, "attempt": 186, "state": 16, "hello": 30, "forget": 1, "another": 14,
+    "clock": 16, "beat": 34, "credit": 1, "suspend": 6, "requests": 79, "mark": 106, "wake": 3,
+    "fair": 75, "believe": 651,
 }  # fmt: skip
 
 # Lives that have found something.
 FOUND = {
-    13: "what was read between a step of the clock and the next beat expired",
+    34: "what was read between a step of the clock and the next beat expired",
 }
 
 DIGEST = """

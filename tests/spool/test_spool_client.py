@@ -7,7 +7,7 @@ import pytest
 from tests.spool.given import REFUSE, START_US, accept, settle, until
 from tests.spool.puppet import Pair
 
-from postweir.spool.client import SILENCE_S
+from postweir.spool.client import DOUBT_S, LOOK_S, SILENCE_S
 from postweir.spool.ports import Refusal, Safe, Unknown, Unsafe
 
 
@@ -68,6 +68,20 @@ async def test_a_slow_shard_that_lives_is_waited_for(pair):
     assert not waiting.done()
     slow.links[0].send(Safe(slow.accepts()[0].ask))
     assert isinstance(await waiting, Safe)
+
+
+async def test_our_own_lateness_is_no_silence(pair):
+    """A turn of this loop that took long leaves what a shard said unread; it is not down."""
+    client = pair.client
+    one = client._shards[0]
+    await until(lambda: one.health is not None)
+    one.line.link.heard_at -= DOUBT_S + 0.1
+    client._forgive_until = 0.0
+    silent = client._lives(one)
+    client._looked_at -= LOOK_S + 0.12
+
+    assert not silent
+    assert client._lives(one)
 
 
 async def test_why_nobody_takes_mail(pair):

@@ -1,6 +1,7 @@
 """A recipient that is given back, perhaps long after it was said: in whose hands it is then."""
 
-from tests.spool.test_spool_shard import fresh, hello, opened, sent
+from tests.spool.given import START_US
+from tests.spool.test_spool_shard import BODY, fresh, hello, opened, out, sent
 
 LANE = 3
 
@@ -24,7 +25,8 @@ def test_an_old_word_frees_nothing():
     here.lost("a", 1.0)
     here.hello(hello(1, 2), "c")  # it has nothing in hand: it had handed it on
     here.credit("c", 0, 9)
-    fresh(here, 1, lane=LANE)
+    (fetch,) = here.fetches(START_US)
+    here.fetched(fetch, [(out(1), BODY)], None, 1.0)
     assert sent(here) == [("c", 1, False)]
     here.handed_on(1, 1, "a")
 

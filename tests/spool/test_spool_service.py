@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.spool.given import ACCEPT, accept, name, settle, until
@@ -17,6 +18,7 @@ from postweir.runtime.frames import encode, unpack
 from postweir.runtime.log import quiet
 from postweir.runtime.metrics import Metrics
 from postweir.runtime.settings import Settings, Spool
+from postweir.spool import service as service_module
 from postweir.spool.client import Shards
 from postweir.spool.ports import (
     Committed,
@@ -795,6 +797,32 @@ async def test_nothing_is_said_to_be_committed_before_it_is_proven(stand):
 
     assert unpack(page.rows[0], Committed) == Committed(name(1), True)
     assert (await delivery.get(Out))[0].message == name(1)
+
+
+async def test_a_start_that_cannot_prove_says_why(stand, monkeypatch):
+    """Once: else an operator sees only that no mail is taken."""
+    monkeypatch.setattr(service_module, "UNPROVEN_S", 0.0)
+    monkeypatch.setattr(SqliteStore, "prove", lambda _: _no_room())
+    await stand.stop()
+    await stand.start()
+    stand.service._log = log = Mock()
+    edge = await stand.peer()
+    await edge.beats(4)
+
+    (told,) = log.error.call_args_list
+    assert told.args == ("spool.latched",)
+    assert told.kwargs["reason"] == "unproven"
+    assert told.kwargs["why"]
+
+
+async def test_a_drain_leaves_no_log(stand):
+    """Though somebody has asked, and the reader that answered was the last to have the file."""
+    edge = await stand.peer("command")
+    edge.say(Read(1, "ledger", "", 0, 10))
+    await edge.get(Page)
+    await stand.stop()
+
+    assert not (stand.folder / "s.db-wal").exists()
 
 
 def _no_room() -> None:

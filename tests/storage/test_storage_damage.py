@@ -168,6 +168,18 @@ def test_the_damaged_file_is_kept_untouched(models, tmp_path):
     assert not (folder / "shard-1.salvage").exists()
 
 
+def test_no_damaged_file_is_overwritten_by_the_next(models, tmp_path, monkeypatch):
+    """Two salvages in one second, or after the clock was set back, keep a file each."""
+    folder = copy(models[True][0], tmp_path / "case")
+    monkeypatch.setattr(spool_recovery.clock, "wall_us", lambda: START_US)
+    for _ in range(3):
+        note(folder / DB, "planted", proven=True)
+        prepare(folder)
+
+    assert len({past.kept for past in read_record(folder / DB).past}) == 3
+    assert len(list(folder.glob("shard-1.damaged-*.db"))) == 3
+
+
 def test_a_salvage_of_a_whole_file_changes_nothing(models, tmp_path):
     """All rows of all tables are there again, in a file that has checksums."""
     for summed, (model, _) in models.items():

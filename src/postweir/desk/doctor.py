@@ -64,6 +64,9 @@ async def doctor(
     found += [*_disk(office.settings.data), *_limits(office.settings, running)]
     files = office.files
     assert files is not None
+    if _absent(office.settings.data / "spool"):
+        found.append(_nothing(office.settings.data))
+        return _sum(found)
     for shard in office.shards.numbers:
         one = await asyncio.to_thread(files.inspect, shard)
         found += _shard(one, office.settings)
@@ -178,6 +181,24 @@ def _descriptors(running: int | None) -> int | None:
     return None if hard == resource.RLIM_INFINITY else hard
 
 
+def _absent(path: Path) -> bool:
+    """True for what is surely not there; what may not be looked at is another matter."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _nothing(data: Path) -> Finding:
+    what = f"{data / 'spool'} is not there: never started, or storage.data is wrong or not mounted"
+    return Finding(WARNING, "spool", what,
+                   "if there was mail, bring it back before the next start, which makes a new one"
+                   )  # fmt: skip
+
+
 def _shard(one: ShardFile, now: Settings) -> list[Finding]:
     """All that is to be said of one shard; when nothing is, that it is fine."""
     found = [*_file(one), *_after(one), *_room(one, now)]
@@ -185,7 +206,7 @@ def _shard(one: ShardFile, now: Settings) -> list[Finding]:
         return found
     sums = "page checksums" if one.checksums else "no page yet"
     return [Finding(FINE, f"shard {one.shard}", f"schema {one.schema}, {sums},"
-                    f" {one.bytes + one.log_bytes} bytes")]  # fmt: skip
+                    f" {_size(one.bytes + one.log_bytes)}")]  # fmt: skip
 
 
 def _file(one: ShardFile) -> Iterator[Finding]:
@@ -193,6 +214,9 @@ def _file(one: ShardFile) -> Iterator[Finding]:
     if one.damaged:
         do = "it is salvaged when its process starts; start the service, or wait"
         yield Finding(ERROR, about, f"{one.path} is damaged: {one.fault}", do)
+    elif one.doubted:
+        do = "it is looked over when its process starts: restart the service"
+        yield Finding(ERROR, about, f"{one.path} may be damaged: {one.fault}", do)
     elif one.fault:
         yield Finding(ERROR, about, one.fault, "see docs/spool.md; leave the file as it is")
     elif not one.there:
@@ -220,7 +244,7 @@ def _after(one: ShardFile) -> Iterator[Finding]:
         yield Finding(
             WARNING, about, f"was salvaged: {past.what}; {past.messages} messages kept,"
             f" {past.held} of them not whole, {past.unreadable} rows unreadable",
-            f"check the disk; the damaged file is {past.kept}"
+            f"check the disk; the damaged file is {past.kept}: this is said until it is removed"
             + ("; postweir audit shows what is missing" if lost else "; nothing was lost"),
         )  # fmt: skip
     if one.held_corrupt:
@@ -241,17 +265,23 @@ def _after(one: ShardFile) -> Iterator[Finding]:
 
 
 def _room(one: ShardFile, now: Settings) -> Iterator[Finding]:
+    if one.fault and not one.bytes:
+        return  # nobody could look
     about, free = f"shard {one.shard}", one.free_bytes
     least = now.spool.free_bytes_min
     if free < least:
-        yield Finding(ERROR, about, f"{free} bytes free, too few: no mail is taken",
+        yield Finding(ERROR, about, f"{_size(free)} free, too little: no mail is taken",
                       "make room; delivery goes on, and frees some")  # fmt: skip
     elif free < FREE_TIMES * least:
-        yield Finding(WARNING, about, f"{free} bytes free; below {least} no mail is taken",
-                      "make room")  # fmt: skip
+        yield Finding(WARNING, about, f"{_size(free)} free; below {_size(least)} no mail is"
+                      " taken", "make room")  # fmt: skip
     if one.log_bytes > LOG_BYTES_MANY:
-        yield Finding(WARNING, about, f"its log has {one.log_bytes} bytes",
+        yield Finding(WARNING, about, f"its log has {_size(one.log_bytes)}",
                       "a reader that does not end pins it: look who has the file open")  # fmt: skip
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
 
 
 def _verified(files: Files, one: ShardFile, tell: Callable[[str, int, int], None]) -> Finding:
@@ -264,6 +294,7 @@ def _verified(files: Files, one: ShardFile, tell: Callable[[str, int, int], None
     if not found.fault_count:
         return Finding(FINE, about, f"{looked}: all whole")
     shown = "; ".join(found.faults[:FAULTS_SHOWN])
-    return Finding(ERROR, about, f"{looked}, {found.fault_count} faults: {shown}",
-                   "restart the shard: it salvages a damaged file by itself; check the disk"
-                   )  # fmt: skip
+    do = ("restart the service: this file is looked over then, and salvaged; check the disk"
+          if found.damaged else
+          "these are held when they are due, and never delivered; check the disk")  # fmt: skip
+    return Finding(ERROR, about, f"{one.path}: {looked}, {found.fault_count} faults: {shown}", do)

@@ -115,6 +115,7 @@ class ShardFile(Value, frozen=True):
     there: bool = True
     fault: str = ""  # why it could not be read
     damaged: bool = False  # the fault is in its bytes, or a process has said so
+    doubted: bool = False  # it is looked over when its process starts
     schema: int = 0
     schema_known: int = 0
     checksums: bool | None = None
@@ -136,6 +137,7 @@ class Verified(Value, frozen=True):
     messages: int
     faults: list[str]  # some of them
     fault_count: int
+    damaged: bool = False  # some are of the file itself; its shard's next process knows of it
 
 
 class Files(Protocol):

@@ -102,7 +102,7 @@ class DoubtsFile:
         found: list[Doubt] = []
         seen: dict[int, int] = {}
         own = (self._own, _elder(self._own))
-        for path in sorted(self._folder.glob("doubts-*")):
+        for path in self._paths():
             if path in own and not self._first:
                 continue
             with contextlib.suppress(OSError):  # it is renamed just now, or not ours to read
@@ -110,6 +110,12 @@ class DoubtsFile:
                 seen[inode] = at
         self._read_to, self._first = seen, False
         return found
+
+    def _paths(self) -> list[Path]:
+        try:
+            return sorted(self._folder.glob("doubts-*"))
+        except OSError:  # of a disk that fails others tell; that is no reason to end a worker
+            return []
 
     def _read_one(self, path: Path, found: list[Doubt]) -> tuple[int, int]:
         with path.open("rb") as file:

@@ -103,6 +103,20 @@ def fits(*, free_bytes: int, free_bytes_min: int, claimed: int, size: int) -> No
     return DISK if free_bytes - claimed - size < free_bytes_min else None
 
 
+def address(peer: object) -> str:
+    """Return a peer's address, the same however it reached us."""
+    if not isinstance(peer, tuple) or not peer:
+        return ""
+    text = str(peer[0]).partition("%")[0]
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(found)
+
+
 def neighbourhood(client: str) -> str:
     """Return what counts as one client: an IPv4 address, or an IPv6 /64, which is one customer."""
     if ":" not in client:

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 from postweir.edge.sasl import Claim
 
 NAMES_MAX = 20_000  # in each table: some 3 MB
-PLACES_MAX = 64  # where one name was right lately: a customer's servers
+CLIENTS_MAX = 64  # where one name was right lately: a customer's servers
 LATELY_S = 7 * 86_400.0  # so long a right secret from there opens always: servers rest at weekends
-PAIR_MAX, PAIR_S = 5, 30.0  # guesses at one name from one place, and until one is forgiven
-PLACE_MAX, PLACE_S = 20, 10.0  # at any name from one place: a house of users behind one address
+PAIR_MAX, PAIR_S = 5, 30.0  # guesses at one name from one client, and until one is forgiven
+CLIENT_MAX, CLIENT_S = 20, 10.0  # at any name from one client: a house of users behind one address
 NAME_MAX, NAME_S = 50, 5.0  # at one name from anywhere: many hosts that guess together
-NOES_MAX, NOES_S = 10, 1.0  # noes to one place, new or old ones, before its answers are held back
+NOES_MAX, NOES_S = 10, 1.0  # noes to one client, new or old ones, before its answers are held back
 ALL_NOES_MAX, ALL_NOES_S = 200, 0.02  # noes to everybody: above it nobody's no is hurried
 SHUNNED_S = 5.0  # who guesses faster than noes can be held back is not let in for so long
 LINES_MAX, LINES_S = 100, 0.1  # lines in the log: ten a second go on, metrics count the rest
@@ -40,7 +40,7 @@ LINES_MAX, LINES_S = 100, 0.1  # lines in the log: ten a second go on, metrics c
 class Guess:
     """One claim, as it is remembered."""
 
-    place: str  # gate.neighbourhood
+    client: str  # gate.neighbourhood: an IPv4 address, or an IPv6 /64
     name: bytes
     both: bytes  # name and secret
 
@@ -81,20 +81,20 @@ class Guessing:
         self._key = key
         self._wrong: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # version, when looked
         self._right: OrderedDict[bytes, OrderedDict[str, float]] = OrderedDict()
-        self._right_places: OrderedDict[str, float] = OrderedDict()  # whoever was right there
+        self._right_clients: OrderedDict[str, float] = OrderedDict()  # whoever was right there
         self._shunned: OrderedDict[str, float] = OrderedDict()
         self._pairs = Levels(PAIR_MAX, PAIR_S)
-        self._places = Levels(PLACE_MAX, PLACE_S)
+        self._clients = Levels(CLIENT_MAX, CLIENT_S)
         self._names = Levels(NAME_MAX, NAME_S)
         self._noes = Levels(NOES_MAX, NOES_S)
         self._all_noes = Levels(ALL_NOES_MAX, ALL_NOES_S)
         self._lines = Levels(LINES_MAX, LINES_S)
         self.held = 0  # answers that are held back now
 
-    def guess(self, place: str, claim: Claim) -> Guess:
+    def guess(self, client: str, claim: Claim) -> Guess:
         """Return a claim as it may be remembered."""
         name, secret = claim.username.encode(), claim.secret.encode()
-        return Guess(place, self._hash(b"name", name), self._hash(b"both", name, secret))
+        return Guess(client, self._hash(b"name", name), self._hash(b"both", name, secret))
 
     def _hash(self, kind: bytes, *words: bytes) -> bytes:
         hashed = hashlib.blake2b(key=self._key, person=kind, digest_size=12)
@@ -106,23 +106,23 @@ class Guessing:
 
     def bars(self, guess: Guess, now_s: float) -> bool:
         """True when not even a right secret opens here now."""
-        guesses = self._pairs.over((guess.place, guess.name), now_s) or self._places.over(
-            guess.place, now_s
+        guesses = self._pairs.over((guess.client, guess.name), now_s) or self._clients.over(
+            guess.client, now_s
         )
         return guesses and not self.usual(guess, now_s)
 
     def backs_off(self, guess: Guess, now_s: float) -> bool:
         """True when a wrong secret is not looked at again now."""
         return (
-            self._pairs.over((guess.place, guess.name), now_s)
-            or self._places.over(guess.place, now_s)
+            self._pairs.over((guess.client, guess.name), now_s)
+            or self._clients.over(guess.client, now_s)
             or self._names.over(guess.name, now_s)
         )
 
     def usual(self, guess: Guess, now_s: float) -> bool:
-        """True when this name was right from this place lately."""
-        places = self._right.get(guess.name)
-        at_s = places.get(guess.place) if places is not None else None
+        """True when this name was right from this client lately."""
+        clients = self._right.get(guess.name)
+        at_s = clients.get(guess.client) if clients is not None else None
         return at_s is not None and now_s - at_s < LATELY_S
 
     def was_wrong(self, guess: Guess, version: int, since_s: float) -> bool:
@@ -131,35 +131,40 @@ class Guessing:
         return found is not None and found[0] == version and found[1] >= since_s
 
     def wants_patience(self, guess: Guess, now_s: float) -> bool:
-        """True when a no to this place should come late; counts it as said."""
-        late = self._noes.over(guess.place, now_s) or self._all_noes.over(None, now_s)
-        self._noes.add(guess.place, now_s)
+        """True when a no to this client should come late; counts it as said."""
+        late = self._noes.over(guess.client, now_s) or self._all_noes.over(None, now_s)
+        self._noes.add(guess.client, now_s)
         self._all_noes.add(None, now_s)
         return late
 
-    def shuns(self, place: str, now_s: float) -> bool:
-        """True when nobody from this place is even asked: it guesses, and nobody else is there."""
-        at_s = self._shunned.get(place)
+    def shuns_any(self, now_s: float) -> bool:
+        """True when there is a client that may be shunned."""
+        latest_s = next(reversed(self._shunned.values()), None)
+        return latest_s is not None and now_s - latest_s <= SHUNNED_S
+
+    def shuns(self, client: str, now_s: float) -> bool:
+        """True when nobody from this client is even asked: it guesses, and nobody else is there."""
+        at_s = self._shunned.get(client)
         if at_s is None or now_s - at_s > SHUNNED_S:
             return False
-        right_s = self._right_places.get(place)
+        right_s = self._right_clients.get(client)
         return right_s is None or now_s - right_s >= LATELY_S
 
     # What happened.
 
-    def shown_out(self, place: str, now_s: float) -> None:
-        """There are more noes to hold back than may be, and this place had one of them."""
-        _remember(self._shunned, place, now_s)
+    def shown_out(self, client: str, now_s: float) -> None:
+        """There are more noes to hold back than may be, and this client had one of them."""
+        _remember(self._shunned, client, now_s)
 
     def right(self, guess: Guess, now_s: float) -> None:
         """It was right, and was let in."""
-        _remember(self._right_places, guess.place, now_s)
-        places = self._right.setdefault(guess.name, OrderedDict())
-        places[guess.place] = now_s
-        places.move_to_end(guess.place)
+        _remember(self._right_clients, guess.client, now_s)
+        clients = self._right.setdefault(guess.name, OrderedDict())
+        clients[guess.client] = now_s
+        clients.move_to_end(guess.client)
         self._right.move_to_end(guess.name)
-        if len(places) > PLACES_MAX:
-            places.popitem(last=False)
+        if len(clients) > CLIENTS_MAX:
+            clients.popitem(last=False)
         if len(self._right) > NAMES_MAX:
             self._right.popitem(last=False)
 
@@ -170,8 +175,8 @@ class Guessing:
         """
         patient = not self.backs_off(guess, now_s)
         if guess.both not in self._wrong:
-            self._pairs.add((guess.place, guess.name), now_s)
-            self._places.add(guess.place, now_s)
+            self._pairs.add((guess.client, guess.name), now_s)
+            self._clients.add(guess.client, now_s)
             self._names.add(guess.name, now_s)
         self._wrong[guess.both] = (version, now_s)
         self._wrong.move_to_end(guess.both)

@@ -170,7 +170,7 @@ class Login:
         guessing, meters = worker.guessing, worker.meters
         most = min(worker.settings.edge.connections_max, worker.room)
         if guessing.held >= most * HELD_SHARE_MAX:
-            guessing.shown_out(guess.place, _now_s())
+            guessing.shown_out(guess.client, _now_s())
             return "shown_out"
         meters.auth_held.inc()
         guessing.held += 1

@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         worker = self._worker
         self._wire.made(transport)
-        self.client = _address(transport.get_extra_info("peername"))
+        self.client = gate.address(transport.get_extra_info("peername"))
         self._sweeper.enter(self)
         now = self._loop.time()
         no = self.standing.enter(self.client, now)
@@ -457,20 +457,6 @@ ANSWERS: dict[type, Callable[[Connection, Any], None]] = {
     Help: Connection._on_help,
     Misstep: Connection._on_misstep,
 }
-
-
-def _address(peer: object) -> str:
-    """Return a peer's address, the same however it reached us."""
-    if not isinstance(peer, tuple) or not peer:
-        return ""
-    text = str(peer[0]).partition("%")[0]
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return ""
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(found)
 
 
 def _is_loopback(client: str) -> bool:

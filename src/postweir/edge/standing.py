@@ -6,6 +6,24 @@ from postweir.edge.gate import No
 from postweir.edge.worker import Worker
 
 
+def shunned(worker: Worker, peer: object, now: float) -> No | None:
+    """Return why a connection is not even begun, or None.
+
+    Who guesses comes thousands of times a second, and everything that a connection needs would be
+    built for a 421. While nobody is shunned this costs nothing.
+    """
+    if not worker.guessing.shuns_any(now):
+        return None
+    client = gate.address(peer)
+    if worker.directory.networks.owner(client):
+        return None
+    if not worker.guessing.shuns(gate.neighbourhood(client), now):
+        return None
+    worker.meters.turned_away.inc()
+    worker.refused(gate.GUESSING.reason)
+    return gate.GUESSING
+
+
 class Standing:
     """The counts that one connection is on."""
 
@@ -45,9 +63,7 @@ class Standing:
         )
         assert self._connection is not None
         if no is None and not account:
-            if worker.guessing.shuns(self._client, now):
-                no = gate.GUESSING
-            elif counts.unknown.admits(most=worker.limits.unknown_max, now=now):
+            if counts.unknown.admits(most=worker.limits.unknown_max, now=now):
                 counts.unknown.enter(self._connection, now)
             else:
                 no = gate.UNKNOWN

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import resource
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from postweir.edge.doubting import Doubting, DoubtsFile
 from postweir.edge.meters import Meters
 from postweir.edge.names import Names
 from postweir.edge.smtp import Connection
+from postweir.edge.standing import shunned
 from postweir.edge.sweeper import Sweeper
 from postweir.edge.worker import Worker
 from postweir.identity.credentials import server_secret
@@ -75,12 +77,7 @@ async def serve(ground: Ground) -> None:
         for task in kept:
             task.add_done_callback(lambda ended: _must_go_on(ground, ended))
         acceptors = [
-            Acceptor(
-                listener,
-                lambda implicit=implicit: Connection(worker, sweeper, implicit_tls=implicit),  # type: ignore[misc]
-                sweeper.keep,
-                ground.log,
-            )
+            acceptor_of(worker, sweeper, listener, implicit_tls=implicit)
             for listener, implicit in ground.listeners
         ]
         ground.up()
@@ -94,6 +91,24 @@ async def serve(ground: Ground) -> None:
     await shards.close()
     await judges.close()
     directory.close()
+
+
+def acceptor_of(
+    worker: Worker, sweeper: Sweeper, listener: socket.socket, *, implicit_tls: bool
+) -> Acceptor:
+    """Have a listener's clients talk to this worker."""
+    now = asyncio.get_running_loop().time
+
+    def shuns(peer: object) -> bytes | None:
+        no = shunned(worker, peer, now())
+        # Without a handshake a TLS client cannot read a word.
+        return None if no is None else b"" if implicit_tls else bytes(no.reply)
+
+    return Acceptor(
+        listener,
+        lambda: Connection(worker, sweeper, implicit_tls=implicit_tls),
+        sweeper.keep, worker.log, shuns,
+    )  # fmt: skip
 
 
 def _watch(ground: Ground, worker: Worker, certificate: "Certificate") -> None:

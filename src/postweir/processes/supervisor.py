@@ -32,9 +32,10 @@ from postweir.runtime.log import Journal, open_log
 LOOK_S = 0.05
 LATE_S = 0.25  # a look this late says more about us than about the children
 BACKOFF_S_FIRST, BACKOFF_S_MAX = 0.1, 5.0
+AT_ONCE = 3  # ends in a row, each soon, that cost no wait: kills; more of them are a loop
 START_S_MAX = 30.0  # a child that is not up and shows nothing for so long hangs
 TELL_S = 1.0  # between two reminders that there are other settings now
-STEADY_S = 10.0  # a child that lived so long starts again at once
+STEADY_S = 10.0  # a child that lived so long has not failed
 KILL_S = 2.0  # after a drain's bound, how long a killed child may take to be gone
 DRAIN_ORDER = (("edge",), ("delivery",), ("judge", "watch"), ("spool",))
 AWAITED = ("edge", "judge", "spool")  # what `ready` waits for
@@ -136,8 +137,7 @@ class Supervisor:
         lived_s = now - one.started_at
         one.process = None
         one.failures = 0 if lived_s > STEADY_S else one.failures + 1
-        wait_s = min(BACKOFF_S_FIRST * 2 ** (one.failures - 2), BACKOFF_S_MAX)
-        one.start_at = now + (wait_s if one.failures > 1 else 0.0)
+        one.start_at = now + back_off_s(one.failures)
         self._log.error(
             "supervisor.ended", child=one.name, status=status, lived_s=round(lived_s, 2)
         )
@@ -254,6 +254,12 @@ class Supervisor:
                 one.process.kill()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     one.process.wait(KILL_S)
+
+
+def back_off_s(failures: int) -> float:
+    """Return how long to wait before a child starts again that ended soon so many times."""
+    late = failures - AT_ONCE
+    return min(BACKOFF_S_FIRST * 2.0 ** min(late - 1, 10), BACKOFF_S_MAX) if late > 0 else 0.0
 
 
 def wanted(now: settings.Settings) -> list[tuple[str, int]]:

@@ -178,9 +178,8 @@ class Shards:
         if shard.health is None:
             return False
         now = self._loop.time()
-        if now - self._looked_at > DOUBT_S or now < self._forgive_until:
-            return True  # we were late ourselves; what it said may lie unread
-        return now - shard.heard_at <= DOUBT_S
+        late_s = max(0.0, now - self._looked_at - LOOK_S)  # ourselves: what it said may lie unread
+        return now < self._forgive_until or now - shard.heard_at - late_s <= DOUBT_S
 
     async def _look(self) -> None:
         """Give up on shards that have fallen silent."""

@@ -69,10 +69,15 @@ class Reading:
         job = self._loop.run_in_executor(lane.pool, lane.answer, read)
         job.add_done_callback(lambda done: self._reply(one, read, done))
 
-    async def close(self) -> None:
-        """Answer no more."""
+    async def let_go(self) -> None:
+        """Have the file open no longer; the next question opens it anew."""
         for lane in self._lanes.values():
             await self._loop.run_in_executor(lane.pool, lane.close)
+
+    async def close(self) -> None:
+        """Answer no more."""
+        await self.let_go()
+        for lane in self._lanes.values():
             lane.pool.shutdown(wait=False, cancel_futures=True)
 
     def _reply(self, one: Link, read: Read, done: "asyncio.Future[Page]") -> None:

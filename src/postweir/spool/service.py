@@ -52,6 +52,7 @@ BEAT_S = 0.05
 SWEEP_S = 600.0
 SETTLED_MAX = 10_000  # in one frame
 IN_DOUBT_MAX = 1000  # a question an edge at each of its links: some dozen
+UNPROVEN_S = 2.0  # a start that takes no mail for so long says why
 HANG_UP_S = 1.0  # at a drain, for the last answers to be read
 
 
@@ -110,6 +111,7 @@ class Service:
         self._steps = clock.StepWatch()
         self._latch = "unproven"  # as it was last said
         self._latched_s = self._loop.time()
+        self._latch_told = False
         self._owed: dict[tuple[int, int], Link] = {}  # outcomes on their way to the disk: for whom
         self._in_doubt: list[tuple[Link, Read]] = []  # asked before what is in the file was proven
 
@@ -138,6 +140,7 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
+        await self._reading.let_go()  # else our own readers keep the log from going
         await self._writer.close()  # and what it had to say has been said: it came before this
         await self._hang_up()
         await self._reading.close()
@@ -383,6 +386,13 @@ class Service:
         self._metrics.latched.set(bool(latch))
         self._metrics.outcomes_waiting.set(len(self._owed))
         if latch == self._latch:
+            if (
+                latch == "unproven"
+                and not self._latch_told
+                and now_s - self._latched_s > UNPROVEN_S
+            ):
+                self._latch_told = True
+                self._log.error("spool.latched", reason=latch, why=self._writer.obstacle)
             return
         if latch:
             self._latched_s = now_s

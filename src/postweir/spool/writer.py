@@ -80,6 +80,7 @@ class Writer(Generic[S]):
         self._calls: list[tuple[Callable[[S], Any], Callable[[Any], None]]] = []
         self._closing = False
         self._latch = "unproven"  # why nothing is taken or handed out, "" while it is open
+        self.obstacle = ""  # what stood in the way of the last proof
         self._prove_at_ns = 0  # when to try the latch again
         self._recipients_max = RECIPIENTS_MAX  # fewer while there is room for few only
         self._began_ns = 0  # when the thread went to work, 0 while it waits
@@ -139,6 +140,7 @@ class Writer(Generic[S]):
                 self._prove(store)
             busy = self._commit(store) or bool(self._calls)
             for ask, then in self._take_calls():
+                self._began_ns = clock.monotonic_ns()  # many of them are no disk that hangs
                 self._post(then, ask(store))
             if self._closing and not self._waiting and self._inbox.empty():
                 break
@@ -161,7 +163,8 @@ class Writer(Generic[S]):
         """Open the latch if a write can be shown to last."""
         try:
             store.prove()
-        except Full:
+        except Full as full:
+            self.obstacle = str(full)
             self._shut()
         else:
             self._latch = ""

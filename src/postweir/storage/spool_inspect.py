@@ -13,7 +13,7 @@ from postweir.spool.ports import Content
 from postweir.spool.states import recipients_of
 from postweir.storage.spool_clock import boot
 from postweir.storage.spool_place import owned
-from postweir.storage.spool_recovery import DAMAGED, Record, read_record
+from postweir.storage.spool_recovery import DAMAGED, DOUBT, SWAP, Record, note, read_record
 from postweir.storage.spool_schema import MIGRATIONS, check_version, first, rows
 from postweir.storage.spool_seal import OF_MESSAGE, address_sound, envelope_sound, headers_sound
 from postweir.storage.spool_wal import frames, generation, keep_index
@@ -28,6 +28,7 @@ from postweir.storage.sqlite import (
     keep_log,
     load_checksums,
     page_checksum,
+    said,
 )
 
 PAGE = 4096
@@ -48,7 +49,8 @@ def inspect(shard: int, path: Path, bodies: Path) -> ShardFile:
             "owned": owned(path), "there": path.exists(),
             "free_bytes": stat.f_bavail * stat.f_frsize,
             "schema_known": len(MIGRATIONS), "extension": load_checksums(),
-            "damaged": record.state == DAMAGED, "fault": record.what if record.state else "",
+            "damaged": record.state in (DAMAGED, SWAP), "doubted": record.state == DOUBT,
+            "fault": record.what if record.state else "",
             "salvages": _salvages(path, record),
         }  # fmt: skip
         if not known["there"]:
@@ -61,15 +63,17 @@ def inspect(shard: int, path: Path, bodies: Path) -> ShardFile:
         known |= _read(path, bodies)
     except (Fault, OSError) as fault:
         cause = fault.__cause__ or fault
-        known |= {"fault": str(fault), "damaged": known["damaged"] or damaged(cause)}
+        known |= {"fault": said(fault), "damaged": known["damaged"] or damaged(cause)}
     return ShardFile(**held, **known)  # type: ignore[arg-type]
 
 
 def _salvages(path: Path, record: Record) -> list[Salvage]:
+    """Return those whose damaged file is still there: who removed it has looked at it."""
     return [
         Salvage(one.at_us, one.what, str(path.with_name(one.kept)), one.messages, one.held,
                 one.unreadable)
         for one in record.past
+        if path.with_name(one.kept).exists()
     ]  # fmt: skip
 
 
@@ -128,7 +132,11 @@ def _size(path: Path, ending: str) -> int:
 
 
 def verify(path: Path, bodies: Path, tell: Callable[[int, int], None]) -> Verified:
-    """Read every page, row and body that waits. Raises OSError."""
+    """Read every page, row and body that waits. Raises OSError.
+
+    Where the file itself is damaged the shard's next process is left word: it looks the file over,
+    and salvages it. By itself it would not before it meets that page.
+    """
     faults: list[str] = []
     count = 0
 
@@ -139,6 +147,7 @@ def verify(path: Path, bodies: Path, tell: Callable[[int, int], None]) -> Verifi
             faults.append(what)
 
     pages = _pages(path, found, tell) if has_checksums(path) else 0
+    file_wrong = count > 0
     messages = 0
     connection = _open(path)
     try:
@@ -151,11 +160,14 @@ def verify(path: Path, bodies: Path, tell: Callable[[int, int], None]) -> Verifi
             tell(messages, 0)
     except Fault as fault:
         if not damaged(fault):
-            raise StorageFault(f"{path}: {fault}") from fault
-        found(f"{path}: {fault}")
+            raise StorageFault(f"{path}: {said(fault)}") from fault
+        file_wrong = True
+        found(said(fault))
     finally:
         connection.close()
-    return Verified(pages, messages, faults, count)
+    if file_wrong:
+        note(path, f"doctor: {faults[0]}", proven=False)
+    return Verified(pages, messages, faults, count, file_wrong)
 
 
 def _pages(path: Path, found: Callable[[str], None], tell: Callable[[int, int], None]) -> int:
@@ -177,7 +189,7 @@ def _pages(path: Path, found: Callable[[str], None], tell: Callable[[int, int], 
                 time.sleep(AGAIN_S)
             else:
                 if any(page):  # one of zeros was never written: the file grew, and no more
-                    found(f"{path}: page {number + 1} does not bear out its checksum")
+                    found(f"page {number + 1} does not bear out its checksum")
     return total
 
 

@@ -262,7 +262,8 @@ class SqliteReader:
             try:
                 yield
             finally:
-                self._db.execute("COMMIT")
+                if self._db.in_transaction:  # a fault of the disk may have ended it
+                    self._db.execute("COMMIT")
         except Fault as fault:
             raise trouble(self._path, fault) from fault
 

@@ -36,6 +36,7 @@ from postweir.storage.sqlite import (
     connect,
     damaged,
     keep_log,
+    load_checksums,
     trouble,
 )
 
@@ -142,6 +143,8 @@ class Recovery:
 
         The process stays, and says why: to end and start anew would only hide the cause.
         """
+        if not load_checksums():
+            self._log.warning("spool.no_checksums", do="install apsw's wheel from PyPI")
         while not self._stop.is_set():
             try:
                 self.prepare()
@@ -183,7 +186,7 @@ class Recovery:
         self.doing = "checking"
         self._log.warning("spool.checking", path=str(self._path), after=record.what)
         row = first(connection, "PRAGMA integrity_check(1)")
-        wrong = "" if row is None or row[0] == "ok" else str(row[0])
+        wrong = "" if row is None or row[0] == "ok" else " ".join(str(row[0]).split())
         if not wrong and record.doubts >= DOUBTS_MAX:
             return f"{record.doubts} unforeseen faults, the last: {record.what}"
         if not wrong:
@@ -209,13 +212,23 @@ class Recovery:
         check_whole(fresh)
         _sync(fresh)
         files.sync_folder(self._folder)
-        kept = f"{self._path.stem}.damaged-{_stamp(began_us)}.db"
+        kept = self._kept(began_us)
         past = Past(began_us, what, kept, found.messages, found.recipients, found.held_count,
                     found.unreadable, round(time.monotonic() - began_s, 1))  # fmt: skip
         done = Record(SWAP, what, began_us, kept, past=[past, *record.past][:PAST_MAX])
         _write(self._path, done)
         self._swap(done)
         self._say(found, past)
+
+    def _kept(self, at_us: int) -> str:
+        """Return a name for the damaged file that no other has: none of them is overwritten."""
+        second = at_us // 1_000_000
+        while True:
+            stamp = datetime.fromtimestamp(second, UTC).strftime("%Y%m%dT%H%M%SZ")
+            name = f"{self._path.stem}.damaged-{stamp}.db"
+            if not self._path.with_name(name).exists():
+                return name
+            second += 1
 
     def _swap(self, record: Record) -> None:
         """Put the damaged file aside and the new one in its place; begun anew after a crash."""
@@ -264,10 +277,6 @@ class Recovery:
             recipients=past.recipients, held=past.held, unreadable=past.unreadable,
             took_s=past.took_s,
         )  # fmt: skip
-
-
-def _stamp(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us // 1_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def _sync(path: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from postweir.runtime import files
+from postweir.storage.sqlite import checksum
 
 HEADER, FRAME, PAGE = 32, 24, 4096
 FORMAT, LITTLE, BIG = 3_007_000, 0x377F0682, 0x377F0683
@@ -187,13 +188,3 @@ def _header(path: Path) -> bytes:
 
 def _order(header: bytes) -> str:
     return ">" if header[:4] == struct.pack(">I", BIG) else "<"
-
-
-def checksum(data: bytes, seed: tuple[int, ...], order: str) -> bytes:
-    """Return SQLite's checksum of a log, as two words in that order of bytes."""
-    first, second = seed
-    words = struct.unpack(f"{order}{len(data) // 4}I", data)
-    for a, b in zip(words[::2], words[1::2], strict=True):
-        first = (first + a + second) & 0xFFFFFFFF
-        second = (second + b + first) & 0xFFFFFFFF
-    return struct.pack(f"{order}II", first, second)

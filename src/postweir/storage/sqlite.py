@@ -142,7 +142,13 @@ IOERR_DATA, IOERR_CORRUPT_FS = 10 | 32 << 8, 10 | 33 << 8
 
 def trouble(path: object, fault: Fault) -> StorageFault:
     """Return SQLite's fault as ours: DamagedFile when the bytes are wrong."""
-    return (DamagedFile if damaged(fault) else StorageFault)(f"{path}: {fault}")
+    return (DamagedFile if damaged(fault) else StorageFault)(f"{path}: {said(fault)}")
+
+
+def said(fault: BaseException) -> str:
+    """Return what happened; SQLite calls a page whose checksum is wrong an I/O error."""
+    wrong_page = getattr(fault, "extendedresult", 0) == IOERR_DATA
+    return "a page does not bear out its checksum" if wrong_page else str(fault)
 
 
 def damaged(fault: BaseException) -> bool:
@@ -160,9 +166,14 @@ def no_room(fault: BaseException) -> bool:
 
 def page_checksum(page: bytes) -> bytes:
     """Return what the last eight bytes of a page should be."""
-    first = second = 0
-    words = struct.unpack(f"<{(len(page) - CHECKSUM_BYTES) // 4}I", page[:-CHECKSUM_BYTES])
+    return checksum(page[:-CHECKSUM_BYTES], (0, 0), "<")
+
+
+def checksum(data: bytes, seed: tuple[int, ...], order: str) -> bytes:
+    """Return SQLite's checksum, of a page or of a log, as two words in that order of bytes."""
+    first, second = seed
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
     for a, b in zip(words[::2], words[1::2], strict=True):
         first = (first + a + second) & 0xFFFFFFFF
         second = (second + b + first) & 0xFFFFFFFF
-    return struct.pack("<II", first, second)
+    return struct.pack(f"{order}II", first, second)

@@ -156,7 +156,10 @@ class SqliteStore:
         moved = self._moved_all()  # always, for it makes room in the log
         self._moved = self._moved or moved
         if not self._moved:
-            raise Full("what the log held at the start cannot be moved now")
+            raise Full(
+                "what the log held at the start cannot be moved into the file: there is no room,"
+                " or somebody reads it and does not end"
+            )
         with self._transaction():
             self._proofs += 1
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('proof', ?)", (self._proofs,))
