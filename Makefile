@@ -21,10 +21,10 @@ $(STAMP): requirements/dev.lock pyproject.toml
 check: setup ## format, lint, types, the house, unit and property tests: under a minute
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/pytest -n 3 -m "not real"
+	@$(BIN)/pytest -n 4 --dist worksteal -m "not real"
 
 test: check ## check, then real processes and real peers
-	@POSTWEIR_PROPERTIES=thorough $(BIN)/pytest -n 3 -m "not real" tests/mail tests/runtime tests/contracts tests/storage tests/judge
+	@POSTWEIR_PROPERTIES=thorough $(BIN)/pytest -n 4 --dist worksteal -m "not real" tests/mail tests/runtime tests/contracts tests/storage tests/judge
 	@$(BIN)/pytest -m real
 
 fuzz: setup ## hostile inputs for every parser, guided by coverage; FUZZ="smtp_server --seconds 600" for one
