@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
+UNITS := $(BIN)/pytest -n 4 --dist worksteal -m "not real"
 
-.PHONY: help setup check test fuzz demo format lock map clean
+.PHONY: help setup lint check test fuzz demo format lock map clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,14 +19,16 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-check: setup ## format, lint, types, the house, unit and property tests: under a minute
+check: setup lint ## format, lint, types, the house, unit and property tests: under a minute
+	@$(UNITS)
+
+test: setup lint ## the same with all pains taken, then real processes and real peers: ten minutes
+	@POSTWEIR_PROPERTIES=thorough $(UNITS)
+	@$(BIN)/pytest -m real
+
+lint: setup
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/pytest -n 4 --dist worksteal -m "not real"
-
-test: check ## check, then real processes and real peers
-	@POSTWEIR_PROPERTIES=thorough $(BIN)/pytest -n 4 --dist worksteal -m "not real" tests/mail tests/runtime tests/contracts tests/storage tests/judge
-	@$(BIN)/pytest -m real
 
 fuzz: setup ## hostile inputs for every parser, guided by coverage; FUZZ="smtp_server --seconds 600" for one
 	@$(BIN)/python -m tests.fuzz $(or $(FUZZ),all --seconds 60)
