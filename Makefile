@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 UNITS := $(BIN)/pytest -n 4 --dist worksteal -m "not real"
 
-.PHONY: help setup lint check test fuzz demo format lock map clean
+.PHONY: help setup lint check test fuzz crash demo format lock map clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -1,7 +1,9 @@
 """Who should run, what a reload keeps, and numbers that are never reused."""
 
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -99,3 +101,26 @@ def test_damaged_settings_by_hash_are_made_anew(tmp_path):
         assert child.read_current(tmp_path / "run") == now
     path.unlink()
     assert child.keep_current(now)
+
+
+def test_an_address_that_is_still_taken_is_waited_for():
+    """Workers of a supervisor that was killed have it for a moment longer."""
+    with socket.socket() as dying:
+        dying.bind(("127.0.0.1", 0))
+        dying.listen()
+        host, port = dying.getsockname()
+        threading.Timer(0.1, dying.close).start()
+        with child._open_listener(host, port) as listener:
+            assert listener.getsockname() == (host, port)
+
+
+def test_an_address_that_stays_taken_is_said(monkeypatch):
+    """With its name, for whoever reads the log."""
+    monkeypatch.setattr(child, "TAKEN_S", 0.0)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        text = "{}:{}".format(*other.getsockname())
+
+        with pytest.raises(OSError, match=text):
+            child.open_listeners(made(edge={"listen": [text]}))

@@ -9,6 +9,7 @@ stops beating and is killed. So everything slow runs on a thread.
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -16,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ PR_SET_PDEATHSIG = 1
 # Connections that wait for accept(2); the kernel cuts it to net.core.somaxconn. In a storm of them
 # one that does not fit is tried again by its kernel after 1 s, then 3 s: nobody is told why.
 BACKLOG_MAX = 4096
+TAKEN_S, TAKEN_PAUSE_S = 2.0, 0.02  # for an address that somebody still has
 
 
 class Ground:
@@ -249,17 +252,34 @@ def open_listeners(now: settings.Settings) -> list[tuple[socket.socket, bool]]:
     for text, tls in [(t, False) for t in now.edge.listen] + [
         (t, True) for t in now.edge.listen_tls
     ]:
-        host, port = settings.address(text)
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            listener.listen(BACKLOG_MAX)
+            opened.append((_open_listener(*settings.address(text)), tls))
         except OSError as fault:
-            listener.close()
             for other, _ in opened:
                 other.close()
             raise OSError(fault.errno, f"{text}: {fault.strerror}") from None
-        listener.setblocking(False)
-        opened.append((listener, tls))
     return opened
+
+
+def _open_listener(host: str, port: int) -> socket.socket:
+    """Listen there. The edge workers of a supervisor that was killed die a moment after it, and
+    have the address until then: so one that is taken is tried for TAKEN_S. Raises OSError.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    until_s = time.monotonic() + TAKEN_S
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        while True:
+            try:
+                listener.bind((host, port))
+                listener.listen(BACKLOG_MAX)
+                break
+            except OSError as fault:
+                if fault.errno != errno.EADDRINUSE or time.monotonic() > until_s:
+                    raise
+            time.sleep(TAKEN_PAUSE_S)
+    except BaseException:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
