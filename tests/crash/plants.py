@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from tests.crash.life import Unfit
@@ -66,7 +67,7 @@ def no_directory_sync() -> None:
 
 def no_folder_sync() -> None:
     """The spool's folder is made, and its name is not synced."""
-    spool_place._sync_names = lambda _: None
+    spool_place.files = SimpleNamespace(sync_folder=lambda _: None)  # type: ignore[assignment]
 
 
 def outcome_forgotten() -> None:

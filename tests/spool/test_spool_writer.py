@@ -241,6 +241,6 @@ async def test_a_disk_that_hangs_shows(bench, monkeypatch):
         await until(lambda: bench.writer.latch == "held up")
     finally:
         go.set()
-    await until(lambda: bench.done)
+    await until(lambda: bench.done and bench.writer.latch == "")
 
-    await until(lambda: bench.writer.latch == "")
+    assert [token for _, token, _ in bench.done] == [1]

@@ -20,7 +20,7 @@ from postweir.storage.sqlite import DamagedFile, StorageFault, TooNew, connect, 
 from postweir.storage.sqlite_spool import SqliteStore
 
 CASES = 120 if THOROUGH else 30
-SALVAGE_CALLS = 14  # that rename or sync; one more is not met
+SALVAGE_CALLS = 15  # that rename or sync; one more is not met
 DB, LOG, INDEX = FILES
 NO_SUMS_EVERY = 3  # so many cases of a file from before there were checksums
 
@@ -248,6 +248,29 @@ def test_a_crash_in_a_salvage_loses_nothing(models, tmp_path, monkeypatch, at):
     assert read_record(folder / DB).state == ""
     assert len(read_record(folder / DB).past) == 1
     assert ended == (at == SALVAGE_CALLS)
+
+
+def test_an_exchange_whose_record_is_damaged_is_ended(models, tmp_path, monkeypatch):
+    """The old file is aside and the new one not yet in place: an empty one would hide all mail."""
+    folder = copy(models[True][0], tmp_path / "case")
+    before = everything(folder / DB)
+    note(folder / DB, "planted", proven=True)
+    rename = Path.rename
+
+    def crashes(path, target):
+        if path.name == "fresh.db":
+            raise Crash
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crashes)
+        with pytest.raises(Crash):
+            prepare(folder)
+    (folder / "shard-1.recovery").write_bytes(b"torn")
+    assert not (folder / DB).exists()
+    prepare(folder)
+
+    assert everything(folder / DB) == before
 
 
 def test_a_fault_nobody_foresaw_makes_it_look_over_the_file(models, tmp_path):

@@ -17,7 +17,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from postweir.runtime import clock
+from postweir.runtime import clock, files
 
 CHECK_BYTES = 16
 WAITING_BYTES_MAX = 1024 * 1024  # of one message, for the disk
@@ -153,11 +153,7 @@ class Spill:
         os.fsync(self._descriptor)
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        files.sync_folder(self.path.parent)
 
     def _unlink(self) -> None:
         if self._descriptor >= 0:

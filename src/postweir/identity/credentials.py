@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 
 from postweir.identity.sender import Account, Credential, Directory
+from postweir.runtime import files
 
 SECRET_BYTES = 16  # 128 bits
 SCRAM_ITERATIONS = 4096  # RFC 7677 4; more would not help a secret of 128 bits
@@ -109,8 +110,4 @@ def _make(path: Path) -> None:
             os.link(fresh, path)
     finally:
         fresh.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.sync_folder(path.parent)

@@ -136,12 +136,7 @@ class Writer(Generic[S]):
             self._began_ns = 0
             self._gather(0.0 if more or self._may_go() else LOOK_S)
             now_ns = self._began_ns = clock.monotonic_ns()
-            if self._latch and now_ns >= self._prove_at_ns:
-                self._prove(store)
-            busy = self._commit(store) or bool(self._calls)
-            for ask, then in self._take_calls():
-                self._began_ns = clock.monotonic_ns()  # many of them are no disk that hangs
-                self._post(then, ask(store))
+            busy = self._serve(store, now_ns)
             if self._closing and not self._waiting and self._inbox.empty():
                 break
             if not self._latch and (not busy or now_ns - kept_ns > KEEP_S * 1e9):
@@ -151,6 +146,16 @@ class Writer(Generic[S]):
                 looked_ns = now_ns
                 self._look(store)
         store.close()
+
+    def _serve(self, store: S, now_ns: int) -> bool:
+        """Do what others wait for; False when there was nothing."""
+        if self._latch and now_ns >= self._prove_at_ns:
+            self._prove(store)
+        busy = self._commit(store) or bool(self._calls)
+        for ask, then in self._take_calls():
+            self._began_ns = clock.monotonic_ns()  # many of them are no disk that hangs
+            self._post(then, ask(store))
+        return busy
 
     def _look(self, store: S) -> None:
         """Say how things stand."""

@@ -12,6 +12,7 @@ import os
 import stat
 from pathlib import Path
 
+from postweir.runtime import files
 from postweir.spool.ports import Away
 from postweir.storage.sqlite import StorageFault
 
@@ -25,7 +26,7 @@ class Place:
         """Make the folders and take the lock. Raises OSError: another process has it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         # SQLite syncs the names in our folder, and nobody its own name: all would go with it.
-        _sync_names(path.parent.parent)
+        files.sync_folder(path.parent.parent)
         if not path.exists():
             # Only then: an empty folder in place of one that was moved away, or is not mounted,
             # would make every large message look lost.
@@ -107,15 +108,6 @@ class Place:
             raise Away(fault.errno, "no folder", str(self._bodies)) from fault
         except OSError as fault:
             raise Away(fault.errno, fault.strerror, str(self.file(name))) from fault
-
-
-def _sync_names(folder: Path) -> None:
-    """Make what was made in a folder stay. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def owned(path: Path) -> bool:

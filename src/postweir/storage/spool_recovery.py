@@ -122,7 +122,7 @@ class Recovery:
         place = Place(self._path, self._bodies)
         try:
             record = read_record(self._path)
-            if record.state == SWAP:
+            if record.state == SWAP or self._swapping():
                 self._swap(record)
                 record = read_record(self._path)
             index = spool_wal.read_index(self._path)  # before SQLite makes it anew
@@ -244,6 +244,10 @@ class Recovery:
             files.sync_folder(path.parent)
         _write(path, Record(past=record.past))
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _swapping(self) -> bool:
+        """True when the old file is aside and the new one is not in place, whatever was said."""
+        return not self._path.exists() and (self._folder / "fresh.db").exists()
 
     def _need_room(self) -> None:
         """The new file is no larger than the old one with its log. Raises StorageFault."""
