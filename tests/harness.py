@@ -15,7 +15,10 @@ from typing import Any
 from demo.installation import Installation, certificate, free_port, wait_for
 from demo.sink import Sink, World
 
-__all__ = ["Installation", "Load", "Scene", "certificate", "free_port", "scene", "wait_for"]
+__all__ = [
+    "Installation", "Load", "Scene", "certificate", "field_of", "free_port", "scene", "unsure",
+    "wait_for",
+]  # fmt: skip
 
 CORPORA = Path(__file__).parent.parent.parent / "shared" / "corpora"
 TOOLS = CORPORA.parent / "tools"
@@ -105,6 +108,20 @@ def scene(
     finally:
         sink.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def field_of(line: str, name: str) -> str:
+    """Return one bare field of a log line."""
+    return line.partition(f"{name}=")[2].partition(" ")[0]
+
+
+def unsure(log: str) -> int:
+    """Return how many accepts a log says nobody knows about: each may come again, and double."""
+    return sum(
+        int(field_of(line, "open") or 0)
+        for line in log.splitlines()
+        if field_of(line, "event") in ("spool.unknown", "spool.silent")
+    )
 
 
 def token_of(content: bytes) -> str:

@@ -28,7 +28,7 @@ from tests.crash.record import (
     Reckoning,
     Witness,
 )
-from tests.harness import Scene, scene
+from tests.harness import Scene, field_of, scene, unsure
 
 IN_HAND_MAX = 300
 BLOWS = 12  # in one stretch: about what a settlement costs, so that half the time is blows
@@ -190,27 +190,25 @@ class Siege:
 
     def _read_log(self, found: Found) -> int:
         """Return how many accepts it says nobody knows about; notes deaths and errors of its."""
-        unsure = 0
         with self.here.log.open("rb") as file:
             file.seek(self._log_at)
             text = file.read()
             self._log_at += len(text)
-        for line in text.decode(errors="replace").splitlines():
-            event = _field(line, "event")
-            if event in ("spool.unknown", "spool.silent"):
-                unsure += int(_field(line, "open") or 0)
-            elif event == "supervisor.ended":
+        said = text.decode(errors="replace")
+        for line in said.splitlines():
+            event = field_of(line, "event")
+            if event == "supervisor.ended":
                 self._note_end(line, found)
-            elif _field(line, "level") == "error" and event not in EXPECTED:
+            elif field_of(line, "level") == "error" and event not in EXPECTED:
                 found.note(f"log: {line[:300]}")
-        return unsure
+        return unsure(said)
 
     def _note_end(self, line: str, found: Found) -> None:
         """A death that we did not cause is one all the same; and one that was no kill is told."""
-        at_s = datetime.fromisoformat(_field(line, "at")).timestamp() - self._wall_s
+        at_s = datetime.fromisoformat(field_of(line, "at")).timestamp() - self._wall_s
         if 'child="delivery ' in line:
             self._deaths.append(Death(at_s - 1.0, at_s))
-        if _field(line, "status") != "-9":
+        if field_of(line, "status") != "-9":
             found.note(f"log: {line[:300]}")
 
     def _keep(self) -> str:
@@ -259,11 +257,6 @@ def _parents() -> Iterator[tuple[int, int]]:
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             yield int(path.name), int((path / "stat").read_text().rpartition(")")[2].split()[1])
-
-
-def _field(line: str, name: str) -> str:
-    """Return one bare field of a log line."""
-    return line.partition(f"{name}=")[2].partition(" ")[0]
 
 
 __all__ = ["Siege", "besieged", "sieges", "wait_for"]

@@ -9,7 +9,7 @@ from collections import defaultdict
 from hashlib import sha256
 
 import pytest
-from tests.harness import CORPORA, Installation, wait_for
+from tests.harness import CORPORA, Installation, unsure, wait_for
 from tests.peers.postfix import Postfix, common_ground, missing, smtp_sink
 
 __all__ = ["common_ground", "smtp_sink"]
@@ -128,8 +128,10 @@ def test_the_corpus_through_postfix(killed, common_ground, smtp_sink):
     assert all(r.startswith(("550 5.6.0 ", "550 5.7.1 [CS] ")) for r in refused.values())
     assert len(refused) - bare <= len(sent) // 1000  # a program as an attachment
     assert ledger["residual"] == 0
-    # A killed edge worker took its unsaid 250s along: Postfix comes again, RFC 1047.
-    assert doubled <= {"delivery": 2 * 200, "edge": 2 * 20}.get(killed, 0)
+    # A killed edge worker took its unsaid 250s along: Postfix comes again, RFC 1047. So it does
+    # where no process of a killed shard was back within 1.5 s to say what it had: a 451, and told.
+    in_doubt = unsure(here.log.read_text()) if killed == "spool" else 0
+    assert doubled <= {"delivery": 2 * 200, "edge": 2 * 20}.get(killed, in_doubt), here.tail(60)
 
 
 def running(here, kind):
