@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 UNITS := $(BIN)/pytest -n 4 --dist worksteal -m "not real"
 
-.PHONY: help setup lint check test fuzz crash demo format lock map clean
+.PHONY: help setup lint check test fuzz crash demo format lock map facts clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ lock: setup ## resolve pyproject.toml anew into requirements/*.lock (needs uv)
 
 map: setup ## print every module with its sentence
 	@$(BIN)/python tests/map.py
+
+facts: setup ## write docs/facts.md from the schema
+	@$(BIN)/python -m tests.facts_page
 
 clean: ## remove what setup and the tests made
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

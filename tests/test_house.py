@@ -36,6 +36,7 @@ FROM_RUNTIME = {"postweir.runtime.frames"}  # all that a pure room may use of ru
 IMPURE_BY_NATURE = {"policy/worker.py"}  # the isolated evaluator
 
 DOORS = {  # each outside package enters through one module
+    "publicsuffixlist": "mail/domains.py",
     "apsw": "storage/sqlite.py",
     "cel_expr_python": "policy/worker.py",
     "dns": "runtime/dns.py",

@@ -42,7 +42,7 @@ def test_place_and_advice():
     )
     assert found[1].startswith("p.toml:10: rule two: ")
     assert "did you mean body.bytes?" in found[1]
-    assert "facts begin with account, body" in found[2]
+    assert "facts begin with account, attachments, body" in found[2]
     assert "write 1.0, not 1" in found[3]
     assert found[4].endswith("maps are not taken\n    use facts as they are")
     assert len(found) == 5  # what all rules cost is told once none of them has a fault

@@ -29,7 +29,7 @@ def rule(when: str, then: str = '{ verb = "hold" }') -> str:
 CONDITIONS = [  # condition, where in it, what to do
     ("usage.recipient_1h > 3", 6, "did you mean usage.recipients_1h?"),
     ("usage.nothing_like_it > 3", 6, "there are usage.known, usage.messages_1m"),
-    ("weather.sunny", 8, "facts begin with account, body"),
+    ("weather.sunny", 8, "facts begin with account, attachments, body"),
     ("findings.spam > 1", 15, "write 1.0, not 1"),
     ("usage.messages_1h > 1.5", 19, "write 3, not 3.0"),
     ("usage.messages_1h > \"3\"", 19, "numbers have no quotes, and texts have"),

@@ -18,6 +18,7 @@ class Load(Frame, frozen=True):
 
     bundle: bytes  # canonical, as bundle.py writes it
     schema: str  # the facts it was written for
+    sets: dict[str, bytes] = {}  # by set_<sha256>: keys, one a line
 
 
 class Loaded(Frame, frozen=True):
@@ -28,13 +29,19 @@ class Loaded(Frame, frozen=True):
     faults: list[RuleFault] = []
 
 
+class Mask(Frame, frozen=True):
+    """From here on, leave these rules out: an operator killed them."""
+
+    rules: list[str]
+
+
 class Evaluate(Frame, frozen=True):
     """Apply the bundle to these facts; those left out are neutral."""
 
     ask: int
-    facts: dict[str, Fact]
-    texts: dict[str, str] = {}  # for patterns and sets of a bundle, in a later version
-    keys: dict[str, list[str]] = {}
+    facts: dict[str, Fact]  # throttle.ID too: their levels are the judge's
+    texts: dict[str, str] = {}  # bundle.TEXTS that its patterns read, bounded; never kept
+    keys: dict[str, list[str]] = {}  # bundle.KEYS that its sets are looked up by, bounded
 
 
 class Evaluated(Frame, frozen=True):
@@ -42,9 +49,10 @@ class Evaluated(Frame, frozen=True):
 
     ask: int
     verdict: Verdict | None
-    derived: dict[str, Fact]
+    derived: dict[str, Fact]  # set.ID and pattern.ID that are true: kept with the facts
     errors: list[str]  # "rule: what the engine said", bounded
     took_us: int
+    shadow: list[str] = []  # rules on trial that matched before the verdict, bounded
 
 
-PolicyFrame = Load | Loaded | Evaluate | Evaluated
+PolicyFrame = Load | Loaded | Mask | Evaluate | Evaluated

@@ -15,7 +15,10 @@ class Verdict(Value, frozen=True):
     code: str = ""  # [SS], [STF]: the published registry of docs/replies.md
     text: str = ""  # one sentence for the person refused; never the sender's own words
     retry_after_s: int = 0  # with defer
-    pool: str = ""  # with route
+    pool: str = ""  # with route and tag: which of our addresses it leaves by
+    header: str = ""  # with tag: a field that is put before the message, "X-Name: value"
+    hold_s: int = 0  # with hold: when it expires; 0: as the setting says
+    lifetime_s: int = 0  # how long each recipient is tried; 0: as the account says
 
     @property
     def takes_mail(self) -> bool:

@@ -6,7 +6,10 @@ from typing import Protocol
 from postweir.mail.message import Message
 from postweir.runtime.frames import Value
 
-KINDS = ("spam", "url_listed", "attachment_dangerous", "attachment_encrypted", "unavailable")
+KINDS = (
+    "spam", "phishing", "virus", "url_listed", "attachment_dangerous", "attachment_encrypted",
+    "unavailable",
+)  # fmt: skip
 WHAT_CHARS_MAX = 120  # a word for a person, not a copy of the message
 
 
