@@ -76,7 +76,7 @@ def test_help_names_every_command_and_exit_status(typed):
     assert whole(out)
     for part in app.PARTS:
         assert f"\n{part}:\n" in out
-    assert "  2  wrong words or settings" in out
+    assert "  2  wrong words, settings or policy" in out
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -253,6 +253,44 @@ def test_policy(typed, tmp_path):
     status, shown = typed.json("policy", "status")
     assert {"promoted", "candidate", "stage", "share", "barred"} <= set(shown)
     assert shown["candidate"] is None
+
+
+def test_policy_test(typed, tmp_path):
+    """Each test is told; one that fails says what its facts made of each part of the condition."""
+    text = (
+        '[[rule]]\nid = "x"\nwhen = "body.parts > 3 && text.html"\nthen = { verb = "hold" }\n'
+        "[[rule.test]]\nfacts = { body.parts = 4, text.html = true }\n"
+        '[[rule.test]]\nname = "plain"\nfacts = { body.parts = 4 }\n'
+    )
+    path = tmp_path / "p.toml"
+
+    path.write_text(text + "matches = false\n")
+    status, out, _ = typed("policy", "test", str(path), config=False)
+    assert (status, out) == (0, "ok      x, test 1\nok      x, test 2: plain\n2 tests, all ok\n")
+    path.write_text(text)
+    status, out, _ = typed("policy", "test", str(path), config=False)
+    assert status == 1
+    assert out.splitlines()[1:] == [
+        "failed  x, test 2: plain",
+        f"        {path}:7: it should be true, and is false",
+        "        with body.parts = 4",
+        "        true   body.parts > 3",
+        "        false  text.html",
+        "2 tests, 1 failed",
+    ]
+    status, shown = typed.json("policy", "test", str(path))
+    assert (status, shown["ok"], [one["ok"] for one in shown["tests"]]) == (1, False, [True, False])
+    assert shown["tests"][1]["parts"][1] == {"text": "text.html", "came": "false"}
+    path.write_text(text + "[[rule.test]]\nfacts = { body.parts = 4, text.html = true }\n")
+    _, out, _ = typed("policy", "test", str(path), config=False)
+    assert [line.split()[0] for line in out.splitlines()[:3]] == ["ok", "ok", "failed"]
+    path.write_text(text.replace("body.parts >", "body.part >"))
+    status, out, _ = typed("policy", "test", str(path), config=False)
+    assert status == 2
+    assert "did you mean body.parts?" in out
+    path.write_text(text.partition("[[rule.test]]")[0])
+    status, out, _ = typed("policy", "test", str(path), config=False)
+    assert (status, "there are no tests" in out) == (0, True)
 
 
 def test_reload_without_a_service(typed):

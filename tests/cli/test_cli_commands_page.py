@@ -8,16 +8,24 @@ import typer.main
 from postweir.cli import app
 from postweir.desk import (
     accounts,
+    comparing,
     credentials,
+    deploying,
     doctor,
+    explaining,
+    judges,
+    killing,
     ledger,
     messages,
     policies,
+    promoted,
     queues,
+    replaying,
     senders,
     service,
 )
 from postweir.outcomes import journal
+from postweir.policy import comparison, flip, replay
 from postweir.runtime import settings
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "commands.md").read_text()
@@ -72,9 +80,15 @@ def test_every_option_and_argument_is_told(words):
     [
         accounts.Shown, credentials.Made, credentials.Shown, doctor.Finding, doctor.Health,
         ledger.Audit, messages.Changed,
-        policies.Checked, policies.Fault, policies.Status, queues.Asked, queues.Summed,
+        policies.Checked, policies.Fault, policies.Part, policies.Passed, policies.Summary,
+        policies.Test, policies.Tests, promoted.Status, promoted.Shown, promoted.Source,
+        deploying.Deployed, judges.State, killing.Killed, killing.Shown, queues.Asked,
+        queues.Summed,
         queues.Waiting, senders.Shown, service.Checked, service.Reloaded, settings.Fault,
-        journal.Timeline, journal.RecipientShown,
+        journal.Timeline, journal.RecipientShown, journal.FindingShown,
+        comparing.Compared, comparison.Change, comparison.Changed, explaining.Part, explaining.Said,
+        explaining.Used, explaining.Why, flip.Flip, flip.Turned, replay.Diff, replay.Example,
+        replay.Line, replay.Moved, replay.RuleLine, replay.Took, replaying.Replayed,
     ],
 )  # fmt: skip
 def test_every_key_of_the_json_is_told(kind):

@@ -377,6 +377,102 @@ def test_a_hold_expires_to_refused(subject):
     assert here.line() == Ledger("acme", accepted=1, refused=1)
 
 
+def test_a_verdict_says_when_its_hold_expires(subject):
+    """Before and after the setting's own days; the message beside it keeps to these."""
+    here = subject(settings=Spool(hold_days=1))
+    here.commit(accept(1, verdict=Verdict("hold", hold_s=60)), accept(2, verdict=HOLD))
+    here.commit(accept(3, verdict=None), Judged(name(3), Verdict("hold", hold_s=172_800), b""))
+    held = []
+    for seconds in (60, 1, 86_400, 86_400):
+        here.clock.move(seconds)
+        while here.store.upkeep():
+            pass
+        held.append((here.line().held, here.line().refused))
+
+    assert held == [(3, 0), (2, 1), (1, 2), (0, 3)]
+    assert len(here.ledger()) == 1  # nobody is written to
+
+
+def test_a_hold_that_was_released_expires_no_more(subject):
+    """Not even when the message is held again, for another reason."""
+    here = subject(settings=Spool(hold_days=1))
+    here.commit(accept(verdict=Verdict("hold", hold_s=60)), request(1, "release", name(1)))
+    here.commit(Quarantine(name(1), "check"))
+    here.clock.move(100)
+    while here.store.upkeep():
+        pass
+
+    assert here.line() == Ledger("acme", accepted=1, held=1)
+
+
+CHOSEN = {"header": "X-Class: bulk", "pool": "bulk", "lifetime_s": 3600}
+
+
+@pytest.mark.parametrize("verb", ["tag", "route", "accept"])
+def test_a_verdict_chooses_the_way_out(subject, verb):
+    """The pool and the lifetime, at once and late; the header is the edge's at once, ours late."""
+    here = subject()
+    verdict = Verdict(verb, **CHOSEN)
+    here.commit(accept(1, verdict=verdict), accept(2, verdict=None))
+    here.commit(Judged(name(2), verdict, b""), Judged(name(2), verdict, b""))
+    contents = [here.store.content(name(n)) for n in (1, 2)]
+
+    assert [c.pool for c in contents] == ["bulk", "bulk"]
+    assert [out.lifetime_s for out in here.due()] == [3600, 3600]
+    assert [c.added for c in contents] == [
+        b"Received: by us\r\n", b"Received: by us\r\nX-Class: bulk\r\n",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_held_message_is_tried_as_long_as_its_verdict_says(subject, late):
+    """The lifetime and the pool stay with it until it is released."""
+    here = subject()
+    verdict = Verdict("hold", lifetime_s=3600, pool="slow")
+    here.commit(accept(verdict=None if late else verdict))
+    if late:
+        here.commit(Judged(name(1), verdict, b""))
+    here.commit(request(1, "release", name(1)))
+
+    (out,) = here.due()
+    assert out.lifetime_s == 3600
+    assert here.store.content(name(1)).pool == "slow"
+
+
+@pytest.mark.parametrize(("wanted", "had"), [(0, 172_800), (-5, 172_800), (1, 60),
+                                             (10**15, 30 * 86_400)])  # fmt: skip
+def test_a_lifetime_has_the_bounds_of_an_accounts(subject, wanted, had):
+    """Whatever a worker says."""
+    here = subject()
+    here.commit(accept(1, verdict=Verdict("accept", lifetime_s=wanted)), accept(2, verdict=None))
+    here.commit(Judged(name(2), Verdict("accept", lifetime_s=wanted), b""))
+
+    assert [out.lifetime_s for out in here.due()] == [had, had]
+
+
+@pytest.mark.parametrize("header", ["X-A: b\r\nBcc: c", "no field", "X-A:", "X-\u00c4: b", "X A: b",
+                                    "X-A: " + "b" * 998, "X-A: b\r\n\r\nHi"])  # fmt: skip
+def test_a_late_header_that_is_no_field_is_left_out(subject, header):
+    """The message leaves without it."""
+    here = subject()
+    here.commit(accept(verdict=None), Judged(name(1), Verdict("tag", header=header), b""))
+
+    assert here.store.content(name(1)).added == b"Received: by us\r\n"
+    assert len(here.due()) == 1
+
+
+def test_a_bounce_shows_the_header_as_it_left(subject):
+    """With what a late verdict put before it; the bounce itself has no pool."""
+    here = subject()
+    first = here.taken(verdict=None)
+    here.commit(Judged(name(1), Verdict("tag", **CHOSEN), b""))
+    ((bucket, lane, _),) = here.one(settle(first, "failed")).due
+    content = here.store.content(here.due(bucket, lane)[0].message)
+
+    assert b"X-Class: bulk" in content.body
+    assert content.pool == ""
+
+
 def test_a_site_moves_a_recipient(subject):
     """It is due in the bucket of its site, with the attempt it had."""
     here = subject()
@@ -422,6 +518,9 @@ def test_one_sender_does_not_hide_another(subject):
     assert out.sender == "acme|sasl|eve"
 
 
+SHORT_HOLD = Verdict("hold", hold_s=300, lifetime_s=3600)
+
+
 class Life(RuleBasedStateMachine):
     """Whatever is done to a store in whatever order, its ledger closes."""
 
@@ -450,7 +549,7 @@ class Life(RuleBasedStateMachine):
         return mine
 
     @rule(
-        verdict=st.sampled_from([ACCEPT, ACCEPT, HOLD, None]),
+        verdict=st.sampled_from([ACCEPT, Verdict("tag", **CHOSEN), HOLD, SHORT_HOLD, None]),
         count=st.integers(1, 3),
         mail_from=st.sampled_from(["", "joe@customer.example"]),
         account=st.sampled_from(["acme", "beta"]),
@@ -475,7 +574,11 @@ class Life(RuleBasedStateMachine):
             self.attempts[recipient] = attempt
 
     @precondition(lambda self: self.messages)
-    @rule(data=st.data(), verdict=st.sampled_from([ACCEPT, HOLD, REFUSE, Verdict("defer")]))
+    @rule(
+        data=st.data(),
+        verdict=st.sampled_from([ACCEPT, HOLD, SHORT_HOLD, REFUSE, Verdict("defer"),
+                                 Verdict("tag", **CHOSEN)]),
+    )  # fmt: skip
     def judge(self, data, verdict):
         self.both(Judged(name(data.draw(st.integers(1, self.messages))), verdict, b""))
 
@@ -515,12 +618,18 @@ class Life(RuleBasedStateMachine):
     def the_same_is_due(self):
         assert self._due(self.subject) == self._due(self.model)
 
-    def _due(self, one: Subject) -> set[int]:
+    def _due(self, one: Subject) -> set[tuple[object, ...]]:
         return {
-            out.recipient
+            (out.recipient, out.lifetime_s, *self._leaving(one, out.message))
             for bucket, lane, _ in one.store.earliest()
             for out in one.due(bucket, lane)
         }
+
+    def _leaving(self, one: Subject, message: str) -> tuple[str, bytes]:
+        if message not in {name(n) for n in range(1, self.messages + 1)}:
+            return "", b""  # a bounce: each store names its own
+        content = one.store.content(message)
+        return content.pool, content.added
 
     def teardown(self) -> None:
         self.subject.close()

@@ -187,11 +187,11 @@ DESK = Desk(1, {})
 
 
 def message(name, *addresses, first=1, body=b"Hello\r\n", added=b"X: 1\r\n\r\n", sender="a|s|x",
-            body_file=None, accepted_at_us=0, **out):  # fmt: skip
+            body_file=None, accepted_at_us=0, pool="", **out):  # fmt: skip
     """Return one message in hand, for these recipients."""
     content = Content(
         name, "from@here.example", added, None if body_file else body, body_file, len(body),
-        hashlib.blake2b(body, digest_size=16).digest(),
+        hashlib.blake2b(body, digest_size=16).digest(), pool=pool,
     )  # fmt: skip
     defaults = {"age_s": 1.0, "tries": 0, "lifetime_s": 1000} | out
     return [

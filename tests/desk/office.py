@@ -12,6 +12,7 @@ from postweir.runtime.settings import Settings, Storage
 from postweir.spool import questions
 from postweir.spool.ports import Accept, Page, Read, Refusal, Request, Settle
 from postweir.storage.spool_reader import SqliteReader
+from postweir.storage.sqlite_policies import SqlitePolicies
 from postweir.storage.sqlite_spool import SqliteStore
 from postweir.storage.sqlite_tables import SqliteTables
 
@@ -77,7 +78,8 @@ def office(tmp_path, count=2):
     tables = SqliteTables(tmp_path / "tables.db")
     shards = KeptShards(tmp_path, settings, tables, count)
     verified: Shards = shards  # the fake keeps to the port: mypy and the desk agree
-    return Office(settings, tables, verified, "op", lambda: NOW_US)
+    policies = SqlitePolicies(tables)
+    return Office(settings, tables, verified, "op", lambda: NOW_US, policies=policies)
 
 
 def name(n):

@@ -84,6 +84,15 @@ def test_every_setting_can_be_set_to_its_default(office):
     assert accounts.show(office, "acme").settings == shown
 
 
+def test_domains_are_declared(office):
+    """Each in lower case and once; what is no domain is said."""
+    made = accounts.add(office, "acme", ["domains=Example.com, shop.example.com,example.com"])
+    assert made.settings["domains"] == ["example.com", "shop.example.com"]
+    with pytest.raises(Misused, match="no domain"):
+        accounts.change(office, "acme", ["domains=not a domain"])
+    assert accounts.change(office, "acme", ["domains="]).settings["domains"] == []
+
+
 def test_a_network_is_one_accounts(office):
     """Mail from a network that two claim would land on the wrong bill."""
     accounts.add(office, "acme", ["networks=192.0.2.0/24"])

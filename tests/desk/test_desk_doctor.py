@@ -41,7 +41,7 @@ async def test_what_is_well_is_said_to_be(office, settings_file):
 
     assert said["error"] == ""
     assert "service: does not run here; start it" in said["warning"]
-    assert "shard 1: schema 3, page checksums" in said["ok"]
+    assert "shard 1: schema 4, page checksums" in said["ok"]
     assert "1 waiting messages read: all whole" in said["ok"]
     assert found.status == 1
 

@@ -35,6 +35,19 @@ def test_what_stands_well_has_no_faults(looked, tmp_path):
     assert looked(PAIR) == ([], [])
 
 
+def test_an_address_of_a_pool_that_this_host_has_not_is_told(looked, tmp_path):
+    """It keeps nobody from starting: the rest of the pool is used, and the address may come."""
+    pools = 'pools = { bulk = ["127.0.0.1", "192.0.2.1", "2001:db8::1"], own = ["127.0.0.2"] }'
+    faults, found = looked(FREE + f"[delivery]\n{pools}\n")
+
+    assert faults == []
+    assert [one.what for one in found] == [
+        "pool bulk: this host has no address 192.0.2.1",
+        "pool bulk: this host has no address 2001:db8::1",
+    ]
+    assert {one.where for one in found} == {f"{tmp_path / 'postweir.toml'}:6"}
+
+
 def test_a_taken_port_is_told_unless_it_is_ours(looked, tmp_path):
     """Who runs already holds its ports."""
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -52,6 +52,8 @@ async def test_a_message_is_promised(tmp_path):
          "https://relay.example.net/help/SS"),
         (Verdict("defer", code="STF", text="Too many.", retry_after_s=900),
          "450 4.7.1 [STF] Too many.", "Retry in 900 s."),
+        (Verdict("throttle", code="STF", text="Too fast.", retry_after_s=61),
+         "450 4.7.1 [STF] Too fast. Retry in 61 s. ref=", "https://relay.example.net/help/STF"),
         (Verdict("throttle"), "450 4.7.1 Not accepted by policy.", "Retry in 300 s."),
         (Verdict("refuse", text="two\r\nlines"), "550 5.7.1 two lines ref=", "ref="),
     ],
@@ -86,6 +88,45 @@ async def test_verdicts_that_take_mail(tmp_path, verb):
         assert (await client.send(SMALL))[:3] == "250"
         assert on.shards.accepted[0].verdict == Verdict(verb)
         await client.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("X-Class: bulk", b"X-Class: bulk\r\n"),
+        ("X-Class: bulk\r\nBcc: eve@evil.example", b""),
+        ("X-Class: bulk\r\n\r\nAnother body", b""),
+        ("no field", b""),
+        ("", b""),
+    ],
+)
+async def test_a_tag_is_put_before_the_message(tmp_path, header, line):
+    """Behind our own fields; what would be more or less than one field is left out."""
+    async with stand(tmp_path) as on:
+        verdict = on.judge.asked = Asked(Verdict("tag", header=header))
+        client = await on.login()
+        assert (await client.send(SMALL))[:3] == "250"
+        await client.hang_up()
+
+        (accept,) = on.shards.accepted
+        before, trace, rest = accept.added.partition(b"X-Postweir-Loop: relay.test")
+        assert before and trace  # noqa: PT018
+        assert rest.partition(b"\r\n")[2] == line
+        assert accept.body == b"Subject: hi\r\n\r\nHello.\r\n"
+        assert accept.verdict == verdict.verdict
+
+
+async def test_a_verb_nobody_here_knows_means_pending(tmp_path):
+    """A newer judge's word is neither obeyed nor refused: the message is safe, and asked again."""
+    async with stand(tmp_path) as on:
+        on.judge.asked = Asked(Verdict("teleport", code="X"), facts=b"f")
+        client = await on.login()
+        assert (await client.send(SMALL))[:3] == "250"
+        await client.hang_up()
+
+        (accept,) = on.shards.accepted
+        assert (accept.verdict, accept.reason, accept.facts) == (None, "verb", b"f")
+        assert on.shards.refused == []
 
 
 async def test_a_silent_judge_means_pending(tmp_path):

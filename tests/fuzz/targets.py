@@ -14,17 +14,40 @@ from postweir.identity.sender import IDENTITY_BYTES_MAX, Account
 from postweir.identity.upstream import read_hop
 from postweir.judge.ports import JudgeFrame
 from postweir.mail.address import parse_path, split_path
+from postweir.mail.domains import Domains
 from postweir.mail.headers import fields, header_end, is_crowded, without
 from postweir.mail.lines import DataReader, has_strays
+from postweir.mail.mailboxes import MAILBOXES_MAX, mailboxes
+from postweir.mail.message import read
 from postweir.mail.received import loops, received
 from postweir.mail.replies import TEXT_BYTES_MAX
 from postweir.mail.reports import Failure, dsn
 from postweir.mail.smtp_client import ClientSession, Done, GoAhead, Lost, Ready, TlsNow, Transaction
 from postweir.mail.smtp_server import Offers, State
+from postweir.mail.words import text_of, words_of
+from postweir.policy.bundle import from_canonical
+from postweir.policy.document import Fault, Wrong, parse
+from postweir.policy.parts import parts
 from postweir.runtime.frames import Splitter, Torn, encode
+from postweir.runtime.log import quiet
+from postweir.scan.archives import LIST_MAX, UNPACKED_BYTES_MAX, Budget, entries
+from postweir.scan.attachments import Attachments
+from postweir.scan.content import Content
+from postweir.scan.finding import Scanner
+from postweir.scan.header import Header
+from postweir.scan.hosts import host_of, is_confusable, is_numeric
+from postweir.scan.kinds import ARCHIVES, kind_of
+from postweir.scan.links import Links
+from postweir.scan.page import Reader, unescaped
+from postweir.scan.text import Text
 from postweir.spool.ports import ShardFrame
 
 OFFERS = Offers("relay.example.net", 1_000_000, True, MECHANISMS)
+DOMAINS = Domains()
+SCANNERS: list[Scanner] = [
+    Header(DOMAINS), Content(), Text(), Links("", quiet(), DOMAINS), Attachments(),
+]  # fmt: skip
+PAGES = Reader()
 SCRAPS_MAX = 200  # pieces of one input: a fuzzer's time is for many inputs
 
 
@@ -173,6 +196,66 @@ def fuzz_frames(data: bytes) -> None:
             continue
 
 
+def fuzz_scan(data: bytes) -> None:
+    """Any message is measured by every scanner: all it declares, of the types it declares."""
+    message = read(data)
+    for scanner in SCANNERS:
+        seen = scanner.scan(message)
+        assert {name: type(value) for name, value in seen.measures.items()} == scanner.facts
+        assert all(0.0 <= finding.certainty <= 1.0 for finding in seen.findings)
+        assert all(v >= 0 for v in seen.measures.values() if isinstance(v, int | float))
+
+
+def fuzz_page(data: bytes) -> None:
+    """A page shows no more than stands in it, and its anchors' text is within what it shows."""
+    page = PAGES.read(data)
+    shown = page.text.translate(None, b" ")
+    assert max(len(shown), page.hidden_bytes) <= len(data)
+    assert sum(len(text.translate(None, b" ")) for _, text in page.anchors) <= len(shown)
+    unescaped(data.decode("latin-1"))
+
+
+def fuzz_archives(data: bytes) -> None:
+    """An archive's list ends, and no more is unpacked than there is room for."""
+    for kind in {kind_of(data), *ARCHIVES}:
+        budget = Budget()
+        assert len(list(entries(kind, data, budget))) <= 4 * LIST_MAX
+        assert 0 <= budget.unpacked <= UNPACKED_BYTES_MAX
+
+
+def fuzz_people(data: bytes) -> None:
+    """Names and addresses of any field are text, and hosts are lower-case, in one word."""
+    data = data[:1000]  # no header field is longer, and each address costs
+    value = data.decode("latin-1")
+    words_of(value)
+    for charset in ("utf-7", "iso-2022-jp", "big5", "x"):
+        text_of(data, charset)
+    boxes = mailboxes(value)
+    assert len(boxes) <= MAILBOXES_MAX
+    for box in boxes:
+        host = host_of(box.address.rpartition("@")[2].encode("latin-1")[:255])
+        assert host == host.lower()
+        assert " " not in host
+        is_numeric(host)
+        is_confusable(host)
+        is_confusable("xn--" + host)
+
+
+def fuzz_policy(data: bytes) -> None:
+    """A text is a bundle that comes back from its bytes, or has faults with something to do."""
+    text = data.decode("utf-8", "replace")
+    faults: tuple[Fault, ...] = ()
+    try:
+        parsed = parse(text, "p.toml", lambda _: data)
+    except Wrong as wrong:
+        faults = wrong.faults or (Fault("", "", "it does not say why", ""),)
+    if faults:
+        assert all(one.where and one.what and one.do for one in faults)
+        return
+    assert from_canonical(parsed.bundle.canonical) == parsed.bundle
+    assert all(parts(rule.when) for rule in parsed.bundle.rules)
+
+
 _ENVELOPE = b"EHLO zQx\r\nMAIL FROM:<zQx@b.example> SIZE=9\r\nRCPT TO:<zQx@d.example>\r\nDATA\r\n"
 _RECEIVED = (
     b"from zQx (mx.example [192.0.2.7]) (Authenticated sender: joe@b.example)"
@@ -220,11 +303,57 @@ SEEDS: dict[Callable[[bytes], None], list[bytes]] = {
         b"5.1.1[x]:25",
     ],
     fuzz_sasl: [b"\0user\0secret", b"user\xfesecret", b"a\0b\0c\0d"],
+    fuzz_scan: [
+        b'From: "a@b.com" <c@d.com>\r\nSubject: =?utf-8?q?x?=\r\nContent-Type: multipart/mixed;'
+        b" boundary=b\r\n\r\n--b\r\nContent-Type: text/html; charset=utf-7\r\n\r\n"
+        b"<a href=http://x.com/>www.y.com</a>\r\n--b\r\nContent-Type: a/b; name=a.zip\r\n\r\n"
+        b"PK\x03\x04\r\n--b--\r\n",
+        b"Content-Type: text/plain; charset=utf-16\r\n\r\nh\0t\0t\0p\0:\0/\0/\0x\0",
+        b"Content-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n<b=\r\n>x",
+    ],
+    fuzz_page: [
+        b"<p style='display:none'>a<b>c</b></p><a href=\"x>y\">z</a><!-- <x> --><script>1</script>",
+        b"<font color=white>a</font><img width=1><form action=javascript:x><div hidden>&#65;&amp;",
+    ],
+    fuzz_archives: [
+        b"PK\x03\x04"
+        + b"\0" * 22
+        + b"\x05\0\0\0a.zip"
+        + b"PK\x01\x02"
+        + b"\0" * 24
+        + b"\x05\0"
+        + b"\0" * 16
+        + b"a.zip"
+        + b"PK\x05\x06"
+        + b"\0" * 8
+        + b"\x33\0\0\0"
+        + b"\x23\0\0\0\0\0",
+        b"a.txt".ljust(124, b"\0") + b"00000000010\0".ljust(133, b"0") + b"ustar" + b"\0" * 800,
+        b"\x1f\x8b\x08\x08\0\0\0\0\0\3name\0\x4b\x04\0\x43\xbe\xb7\xe8\1\0\0\0",
+        b"Rar!\x1a\x07\x01\0" + b"\0\0\0\0\x0d\2\0\0\1\0\0\0\5a.exe" * 3,
+        b"Rar!\x1a\x07\0" + (b"\0\0\x74\0\x80\x25\0" + b"\0" * 19 + b"\5\0\0\0\0\0a.exe") * 3,
+    ],
+    fuzz_people: [
+        b'"a (b) <c@d>" <e@f.example>, (x) g@h, grp: i@j, k@l;',
+        b"=?utf-8?q?a=20?= =?utf-7?b?K2A=?= <x@xn--bd-xka.example>, \xc3\xbc@\xc3\xbc.0x1",
+    ],
     fuzz_frames: [
         b"\x00\x00\x00\x07\x92\xa4Safe\x01",
         b"\x00\x00\x00\x05\x91\xa4Wake\xfe\x00\x00",
         b"\x00\x00\x00\x08\x91\xa6Nobody",
         b"\xff\xff\xff\xff",
+    ],
+    fuzz_policy: [
+        b'[limits]\nmany = 3\n[[rule]]\nid = "a"\nwhen = "body.parts > limit.many"\n'
+        b'then = { verb = "hold" }\n[[rule.test]]\nfacts = { body.parts = 4 }\n',
+        b'[[set]]\nid = "s"\nof = "client"\nitems = ["192.0.2.0/30"]\n[[rule]]\nid = "b"\n'
+        b"when = '''\nset.s && (body.known || text.html)'''\n"
+        b'then = { verb = "tag", header = "X-A: b" }\nhelp = """\nx\n[[rule]]"""\n',
+        b'[[pattern]]\nid = "p"\nof = "subject"\npattern = "(?i)gift"\n[[throttle]]\nid = "t"\n'
+        b'key = "sender"\nof = "bytes"\nrate = 1\nper_s = 2\nburst = 3\n[[rule]]\nid = "c"\n'
+        b'when = "pattern.p && throttle.t > 0"\n'
+        b'then = { verb = "throttle", throttle = "t", code = "SS", text = "x" }\n',
+        b'# k\na.example\nb.example\n[[set]]\nid = "s"\nof = "url_hosts"\nfile = "k.txt"\n',
     ],
 }
 TARGETS = {target.__name__.removeprefix("fuzz_"): target for target in SEEDS}

@@ -43,3 +43,33 @@ def bombs(size: int) -> Iterator[tuple[str, bytes]]:
     yield "archives", full(MIXED, archive + b"\r\n")
     for piece in (b"\0", b"\r", b"\n", b"-", b":", b"<"):
         yield repr(piece), full(b"", piece)
+
+
+def letters() -> Iterator[tuple[str, int, bytes]]:
+    """Yield (name, recipients, message): each of a size that is taken, the worst of its kind."""
+    yield "ten thousand recipients", 10_000, HEAD + b"\r\nhello\r\n"
+    yield "header of one field", 1, b"Subject: " + b"=?utf-8?b?4pyT?= " * 60_000 + b"\r\n\r\nx\r\n"
+    yield "header of many fields", 1, b"X-Odd: y\r\n" * 100_000 + HEAD + b"\r\nx\r\n"
+    raw = bytes(range(1, 10)) + bytes(range(14, 256))
+    yield "invalid UTF-8", 1, (
+        b"From: " + raw + b"@\xff\xfe.example\r\nReply-To: \xc3\x28@\xe2\x82\r\nSubject: "
+        + raw * 20 + b"\r\nMessage-ID: <" + raw + b">\r\nX-Mailer: \xed\xa0\x80\xed\xb0\x80\r\n\r\n"
+        + raw * 500
+    )  # fmt: skip
+    links = b"".join(b"http://h%d.example.com/p?q=%d \r\n" % (n, n) for n in range(1000))
+    yield "a thousand links", 1, HEAD + b"\r\n" + links
+    yield (
+        "a regex-hostile subject",
+        1,
+        b"Subject: " + b"a" * 30_000 + b"!\r\n" + HEAD + b"\r\nx\r\n",
+    )
+    half = "\ud83d \udc00 x" * 5000
+    utf16 = half.encode("utf-16le", "surrogatepass")
+    kind = b"Content-Type: text/plain; charset=utf-16le\r\n\r\n"
+    yield "halves of surrogate pairs", 1, HEAD + kind + utf16
+    yield "nothing but NUL", 1, b"\0" * 100_000
+    names = b"".join(
+        b'--b\r\nContent-Disposition: attachment; filename="%s.exe"\r\n\r\nMZ\r\n' % (b"\xff" * 300)
+        for _ in range(500)
+    )
+    yield "odd attachments", 1, MIXED + names

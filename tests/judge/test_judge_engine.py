@@ -6,13 +6,15 @@ import signal
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
 from postweir.judge import engine as engines
 from postweir.judge import workers
-from postweir.judge.engine import WORKER, Engine
-from postweir.policy.bundle import Bundle, Rule
+from postweir.judge.engine import IN_HAND_MAX, WORKER, Engine
+from postweir.judge.ports import Loadable
+from postweir.policy.bundle import Bundle, Rule, Set, set_bytes, set_name
 from postweir.policy.facts import total
 from postweir.runtime.log import quiet
 
@@ -28,16 +30,17 @@ def spin():
     while True: pass
 def crash(): os._exit(1)
 def sleep(): time.sleep(60)
+def slow(): time.sleep(1)
 def evaluate(self, ask):
-    if ask.facts.get("body.bytes") == 666: {deed}()
+    if {when}: {deed}()
     return real(self, ask)
 worker.Engine.evaluate = evaluate
 worker.main(sys.argv[1:])
 """
 
 
-def faulty(deed: str) -> tuple[str, ...]:
-    return (sys.executable, "-P", "-c", textwrap.dedent(FAULTY).format(deed=deed))
+def faulty(deed: str, when: str = 'ask.facts.get("body.bytes") == 666') -> tuple[str, ...]:
+    return (sys.executable, "-P", "-c", textwrap.dedent(FAULTY).format(deed=deed, when=when))
 
 
 class Running:
@@ -46,7 +49,8 @@ class Running:
     def __init__(self, *bundles: Bundle, evaluate_s: float, command) -> None:
         self.deaths: list[str] = []
         self.engine = Engine(
-            bundles or [BIG], evaluate_s=evaluate_s, log=quiet(), on_death=self.deaths.append,
+            [Loadable(one) for one in bundles or [BIG]],
+            evaluate_s=evaluate_s, log=quiet(), on_death=self.deaths.append,
             command=command,
         )  # fmt: skip
 
@@ -172,7 +176,7 @@ async def test_a_policy_that_cannot_be_loaded_gives_way_to_the_one_before():
         assert run.engine.policy == BIG.hash
         assert await run.verb("m1", 2000) == "hold"
 
-    alone = Engine([broken], evaluate_s=1.0, log=quiet())
+    alone = Engine([Loadable(broken)], evaluate_s=1.0, log=quiet())
     assert not await alone.start(0.5)
     assert alone.policy == ""
     assert await alone.submit("m1", total({}), 0.05) is None
@@ -194,6 +198,193 @@ async def test_a_policy_that_answers_nothing_gives_way(monkeypatch):
             while run.engine.policy != other.hash:  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.005)
         assert await run.verb("m1", 10) == "hold"
+
+
+SMALL = Bundle((Rule("small", "body.bytes < 1000", "hold"),))
+BROKEN = Bundle((Rule("bad", "no.fact > 1", "hold"),))
+
+
+async def test_another_policy_is_promoted_and_no_question_is_lost():
+    """Those asked before it was are answered by the one before, those after by the new one."""
+    async with running(BIG) as run:
+        before = run.engine.pids
+        asked = [asyncio.create_task(run.verb(f"m{i}", 10)) for i in range(3000)]
+        await asyncio.sleep(0)
+        assert await run.engine.promote([Loadable(SMALL), Loadable(BIG)]) == ""
+
+        assert run.engine.policy == SMALL.hash
+        assert run.engine.bundle == SMALL
+        assert await run.verb("n1", 10) == "hold"
+        answers = await asyncio.gather(*asked)
+        assert set(answers) <= {"accept", "hold"}
+        assert len(run.engine.pids) == 2
+        assert not set(run.engine.pids) & set(before)
+        assert run.deaths == []
+        async with asyncio.timeout(10):
+            while any(lives(pid) for pid in before):  # noqa: ASYNC110 - processes end
+                await asyncio.sleep(0.005)
+
+
+async def test_what_was_gathered_for_other_eyes_is_pending():
+    """A rule about a set would be false of a message whose keys nobody sent along."""
+    data = set_bytes(frozenset({"bad.example"}))
+    listed = Bundle(
+        (Rule("listed", "set.hosts", "refuse", "SS"),),
+        sets=(Set("hosts", "url_hosts", set_name(data), 1),),
+    )
+    async with running(BIG, command=faulty("slow"), evaluate_s=5.0) as run:
+        slow = asyncio.create_task(run.verb("m0", 666))
+        asked = [asyncio.create_task(run.verb(f"m{i}", 10)) for i in range(1, 100)]
+        await asyncio.sleep(0)
+        assert await run.engine.promote([Loadable(listed, {set_name(data): data})]) == ""
+        answers = await asyncio.gather(slow, *asked)
+
+        assert answers == ["accept"] * IN_HAND_MAX + ["none"] * (100 - IN_HAND_MAX)
+
+
+async def test_a_worker_that_stops_in_the_middle_of_a_set_is_given_up(monkeypatch):
+    """It takes in no more: nobody waits for it for ever, and nothing of it is left."""
+    monkeypatch.setattr(workers, "TELL_S", 0.2)
+    data = set_bytes(frozenset(f"host{i}.example" for i in range(100_000)))
+    bundle = Bundle(
+        (Rule("listed", "set.hosts", "hold"),),
+        sets=(Set("hosts", "url_hosts", set_name(data), 100_000),),
+    )
+    async with running(BIG) as run:
+        run.engine._command = (sys.executable, "-c", "import time; time.sleep(600)")
+        fault = await run.engine.promote([Loadable(bundle, {set_name(data): data})])
+
+        assert "not taken in" in fault
+        assert run.engine.policy == BIG.hash
+        assert run.engine._workers == {run.engine._active, run.engine._spare}
+
+
+async def test_what_is_in_hand_is_finished_by_those_who_have_it():
+    """A worker that is replaced ends with its last answer, not before."""
+    async with running(BIG, command=faulty("slow"), evaluate_s=5.0) as run:
+        slow = asyncio.create_task(run.verb("m1", 666))
+        await asyncio.sleep(0)
+        assert await run.engine.promote([Loadable(SMALL)]) == ""
+
+        assert run.engine.policy == SMALL.hash
+        assert not slow.done()
+        assert await slow == "accept"  # SMALL would hold it
+
+
+@pytest.mark.parametrize(
+    ("bundle", "command", "why"),
+    [
+        (BROKEN, WORKER, "no.fact"),
+        (SMALL, ("/bin/false",), ""),  # seen while it is told, or after
+        (SMALL, ("/no/such/command",), "no worker could be started"),
+        (SMALL, "spin", "does not judge within"),
+    ],
+)
+async def test_what_cannot_judge_is_not_promoted(bundle, command, why):
+    """It says why; the one before judges on, with the workers that it has, and nobody is blamed."""
+    async with running(BIG) as run:
+        before = run.engine.pids
+        run.engine._command = faulty("spin", "True") if command == "spin" else command
+        fault = await run.engine.promote([Loadable(bundle), Loadable(BIG)])
+        assert fault
+        assert why in fault
+
+        assert run.engine.policy == BIG.hash
+        assert run.engine.pids == before
+        assert await run.verb("m1", 2000) == "hold"
+        assert run.engine._deaths == {}
+        assert run.engine._workers == {run.engine._active, run.engine._spare}
+
+
+async def test_who_gives_up_promoting_leaves_nothing_behind():
+    """A judge that ends while a policy loads ends all its workers."""
+    async with running(BIG) as run:
+        promoting = asyncio.create_task(run.engine.promote([Loadable(SMALL)]))
+        while len(run.engine._workers) < 4:  # noqa: ASYNC110 - processes start
+            await asyncio.sleep(0.005)
+        promoting.cancel()
+        await asyncio.gather(promoting, return_exceptions=True)
+        assert run.engine.policy == BIG.hash
+        assert len(run.engine._workers) == 2
+
+        promoting = asyncio.create_task(run.engine.promote([Loadable(SMALL)]))
+        await asyncio.sleep(0.01)
+        await run.engine.close()
+        assert await promoting
+        assert run.engine._workers == set()
+
+
+async def test_promoted_again_it_goes_on():
+    """The same policy is no new one: its workers stay, what it falls back to changes."""
+    async with running(BIG) as run:
+        before = run.engine.pids
+        assert await run.engine.promote([Loadable(BIG), Loadable(SMALL)]) == ""
+
+        assert run.engine.pids == before
+        run.engine._go_back("a test says so")
+        async with asyncio.timeout(10):
+            while run.engine.policy != SMALL.hash:  # noqa: ASYNC110 - a process loads
+                await asyncio.sleep(0.005)
+        assert await run.engine.promote([Loadable(BIG)]) == ""  # and forward again
+        assert run.engine.policy == BIG.hash
+
+
+async def test_killed_rules_stay_killed():
+    """At the worker that is asked now, at the spare after it, and at all that are started later."""
+    async with running(BIG) as run:
+        run.engine.mask(["big"], False)
+        assert await run.verb("m1", 2000) == "accept"
+        for count in (1, 2, 3):
+            os.kill(run.engine.pids[0], signal.SIGKILL)
+            await run.lost(count)
+            await run.two()
+            assert await run.verb(f"n{count}", 2000) == "accept"
+        assert await run.engine.promote([Loadable(Bundle((*SMALL.rules, *BIG.rules)))]) == ""
+        assert await run.verb("m2", 2000) == "accept"
+
+        run.engine.mask([], False)
+        assert await run.verb("m3", 2000) == "hold"
+
+
+async def test_with_the_engine_off_nobody_is_asked():
+    """Questions, those that are open too, have no answer, at once; switched on, it judges."""
+    async with running(BIG) as run:
+        os.kill(run.engine.pids[0], signal.SIGSTOP)
+        opened = [asyncio.create_task(run.verb(f"m{i}", 10)) for i in range(100)]
+        await asyncio.sleep(0)
+        run.engine.mask([], True)
+        assert await asyncio.gather(*opened) == ["none"] * 100
+        assert await run.verb("n1", 10) == "none"
+        assert run.engine.off
+
+        run.engine.mask([], False)
+        assert await run.verb("n2", 10) in ("accept", "none")  # the one that was stopped may go
+        assert await run.verb("n3", 10) == "accept"
+
+
+async def test_large_sets_reach_the_worker():
+    """More than a frame may carry; with the memory that they take, and what is true is told."""
+    data = set_bytes(frozenset(f"host{i}.example" for i in range(600_000)))
+    assert len(data) > 8 * 1024 * 1024
+    bundle = Bundle(
+        (Rule("listed", "set.hosts", "hold"),),
+        sets=(Set("hosts", "url_hosts", set_name(data), 600_000),),
+    )
+    async with Running(evaluate_s=1.0, command=WORKER) as run:
+        assert await run.engine.promote([Loadable(bundle, {set_name(data): data})]) == ""
+
+        for host, verb in (("host599999.example", "hold"), ("host.example", "accept")):
+            said = await run.engine.submit("m", {}, 10.0, {}, {"url_hosts": ["x", host]})
+            assert said.verdict.verb == verb
+            assert said.derived == ({"set.hosts": True} if verb == "hold" else {})
+
+
+async def test_a_worker_gets_none_of_our_secrets(monkeypatch):
+    """Of the environment it has only what Python needs."""
+    monkeypatch.setenv("POSTWEIR_EDGE__SECRET", "secret")
+    async with running(BIG) as run:
+        for pid in run.engine.pids:
+            assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()  # noqa: ASYNC240
 
 
 async def test_nothing_is_left_behind():
@@ -260,11 +451,11 @@ async def test_workers_end_with_a_judge_that_is_killed(tmp_path):
     program = f"""
     import asyncio, sys
     from postweir.judge.engine import Engine
-    from postweir.judge.bundles import shipped
+    from postweir.judge.bundles import shipped_whole
     from postweir.runtime.log import quiet
     from postweir.policy.facts import total
     async def main():
-        engine = Engine([shipped()], evaluate_s=60, log=quiet(), command={faulty("spin")!r})
+        engine = Engine([shipped_whole()], evaluate_s=60, log=quiet(), command={faulty("spin")!r})
         await engine.start()
         while len(engine.pids) < 2:
             await asyncio.sleep(0.01)

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 from tests.judge.bombs import bombs
-from tests.judge.serving import WORKER, ask, asking, judging
+from tests.judge.serving import WORKER, ask, asking, every_scanner, judging
 
 from postweir.processes.judge import SWITCH_S
 from postweir.runtime.log import quiet
-from postweir.scan.attachments import Attachments
-from postweir.scan.content import Content
 from postweir.scan.links import HostSet, Links
 from postweir.scan.panel import Panel
 
@@ -33,9 +31,11 @@ def quick_turns():
 
 
 def scanners() -> list:
-    links = Links("", quiet())
-    links._set = HostSet(frozenset({"listed.example"}), "test")
-    return [Content(), links, Attachments()]
+    found = every_scanner(quiet())
+    for links in found:
+        if isinstance(links, Links):
+            links._set = HostSet(frozenset({"listed.example"}), "test")
+    return found
 
 
 async def watched(judges, hostile: list[asyncio.Task]) -> tuple[int, list[str]]:

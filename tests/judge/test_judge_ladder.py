@@ -22,10 +22,24 @@ def test_without_it_the_baseline_may_object():
     assert (verdict.verb, verdict.policy, reason) == ("refuse", "baseline", "")
 
 
+def test_the_baseline_looks_past_what_is_the_policys_own():
+    """The level of a throttle is a fact of that policy's alone: it keeps no stopped sender in."""
+    facts = {"sender.state": "stopped", "throttle.young": 60}
+
+    assert climb(None, facts, policy="pol_x", poison=False)[0].verb == "refuse"
+
+
 def test_without_objection_it_is_pending():
     """Never accepted by a failure; the reason says which."""
     assert climb(None, total({}), policy="pol_x", poison=False) == (None, "engine")
     assert climb(None, total({}), policy="", poison=False) == (None, "loading")
+
+
+def test_with_the_engine_off_it_is_pending_for_that():
+    """Who reads why must not look for a fault of ours."""
+    assert climb(None, total({}), policy="pol_x", poison=False, off=True) == (None, "off")
+    stopped = total({"sender.state": "stopped"})
+    assert climb(None, stopped, policy="pol_x", poison=False, off=True)[0].policy == "baseline"
 
 
 def test_poison_is_held():

@@ -5,13 +5,16 @@ import base64
 import threading
 
 import pytest
-from tests.judge.serving import HAM, WORKER, Feed, ask, asking, judging
+from tests.judge.serving import HAM, WORKER, Feed, ask, asking, every_scanner, judging
 
 from postweir.identity.sender import Account, Directory, SenderRecord
-from postweir.judge.ports import Counted
+from postweir.judge.ports import Used
 from postweir.mail.envelope import message_id
+from postweir.policy.evaluation import Evaluate
 from postweir.runtime import clock, frames
+from postweir.runtime.log import quiet
 from postweir.scan.content import GTUBE
+from postweir.scan.finding import Seen
 
 KEY = "acme|sasl|joe@example.com"
 SPAM = HAM + GTUBE + b"\r\n"
@@ -65,7 +68,7 @@ async def test_three_hundred_in_a_minute_from_a_new_sender(tmp_path):
         answers = await asyncio.gather(*(judges.ask(ask(f"m{i}"), 10.0) for i in range(300)))
 
         assert {a.verdict.verb for a in answers} == {"accept"}
-        level = judge.counters.sender(KEY, asyncio.get_running_loop().time())
+        level = judge.counters.sender(KEY, judge.service.levels.now_s())
         assert level.messages_1m == 300
 
 
@@ -79,7 +82,7 @@ async def test_above_its_limit_a_sender_is_put_off_alone(tmp_path):
         assert [a.verdict.verb for a in answers] == ["accept"] * 3 + ["defer"] * 3
         assert (answers[3].verdict.code, answers[3].verdict.retry_after_s) == ("STF", 900)
         assert other.verdict.verb == "accept"
-        level = judge.counters.sender(KEY, asyncio.get_running_loop().time())
+        level = judge.counters.sender(KEY, judge.service.levels.now_s())
         assert level.messages_1h == 3
 
 
@@ -96,10 +99,46 @@ async def test_uncount_and_repeat(tmp_path):
         assert (await judges.ask(ask("m4"), 5.0)).verdict.verb == "accept"
 
 
+THROTTLED = """
+[[throttle]]
+id = "slow"
+key = "sender"
+of = "recipients"
+rate = 1
+per_s = 600
+burst = 3
+
+[[rule]]
+id = "slow"
+when = "throttle.slow > 0"
+then = { verb = "throttle", throttle = "slow", code = "STF", text = "Too many recipients." }
+"""
+
+
+async def test_a_throttle_costs_what_is_taken(tmp_path):
+    """Put off, a message costs nothing, nor does a repeat; what we failed to take is given back."""
+    two = ("a@x.example", "b@x.example")
+    async with judging(tmp_path, policy=THROTTLED) as judge, asking(tmp_path) as judges:
+        assert (await judges.ask(ask("m1", recipients=two), 5.0)).verdict.verb == "accept"
+        for message in ("m2", "m3"):
+            answer = await judges.ask(ask(message, recipients=two), 5.0)
+            assert answer.verdict.verb == "throttle"
+            assert 550 < frames.unpack(answer.facts, dict)["facts"]["throttle.slow"] <= 600
+        assert (await judges.ask(ask("m1", recipients=two), 5.0)).verdict.verb == "accept"
+        assert (await judges.ask(ask("m4"), 5.0)).verdict.verb == "accept"
+        other = ask("n1", identity="kim@example.com", recipients=two)
+        assert (await judges.ask(other, 5.0)).verdict.verb == "accept"
+        judges.uncount("acme", "m1")
+
+        assert (await judges.ask(ask("m5", recipients=two), 5.0)).verdict.verb == "accept"
+        level = judge.counters.sender(KEY, judge.service.levels.now_s())
+        assert level.recipients_1h == 3
+
+
 async def test_levels_after_a_restart(tmp_path):
     """Until the shards have told, levels are not known and limit nothing; then they are."""
     now_us = clock.wall_us()
-    feed = Feed([Counted(f"m{i}", now_us - i, "acme", KEY, 1) for i in range(5)], down=2)
+    feed = Feed([Used("accepted", now_us - i, "acme", KEY, f"m{i}", 1) for i in range(5)], down=2)
     async with judging(tmp_path, directory=limited(3), feed=feed) as judge:
         assert not judge.service.usage_known
         async with asking(tmp_path) as judges:
@@ -120,7 +159,7 @@ async def test_a_late_message_counts_when_it_came(tmp_path):
         answer = await judges.ask(ask(born, late=True), 5.0)
 
         assert answer.verdict.verb == "accept"
-        level = judge.counters.sender(KEY, asyncio.get_running_loop().time())
+        level = judge.counters.sender(KEY, judge.service.levels.now_s())
         assert (level.messages_1m, level.messages_1h) == (0, 1)
 
 
@@ -142,6 +181,70 @@ async def test_without_an_engine_the_baseline_objects_or_it_is_pending(tmp_path)
 
         assert (ham.verdict, ham.reason) == (None, "engine")
         assert (spam.verdict.verb, spam.verdict.policy) == ("refuse", "baseline")
+
+
+async def test_with_the_engine_off_the_baseline_objects_or_it_is_pending(tmp_path):
+    """An operator wants no engine: nobody asks one, and what is recorded says so."""
+    async with judging(tmp_path) as judge, asking(tmp_path) as judges:
+        judge.evaluator.mask(["spam"], True)
+        ham = await judges.ask(ask("m1"), 5.0)
+        spam = await judges.ask(ask("m2", body=SPAM), 5.0)
+
+        assert (ham.verdict, ham.reason) == (None, "off")
+        assert (spam.verdict.verb, spam.verdict.policy) == ("refuse", "baseline")
+        kept = frames.unpack(spam.facts, dict)
+        assert (kept["engine"], kept["killed"]) == ("off", ["spam"])
+        judge.evaluator.mask([], False)
+        again = await judges.ask(ask("m3"), 5.0)
+        assert again.verdict.verb == "accept"
+        assert not frames.unpack(again.facts, dict).keys() & {"engine", "killed", "errors"}
+
+
+OWN = """
+[limits]
+few = 1
+[[set]]
+id = "partners"
+of = "recipient_domains"
+items = ["example.org"]
+[[pattern]]
+id = "greeting"
+of = "subject"
+pattern = "(?i)^hi$"
+[[throttle]]
+id = "slow"
+key = "sender"
+of = "messages"
+rate = 1
+per_s = 3600
+burst = 1
+[[rule]]
+id = "tried"
+when = "pattern.greeting && set.partners && envelope.recipients == limit.few"
+then = { verb = "refuse", code = "SS", text = "No." }
+mode = "shadow"
+[[rule]]
+id = "slower"
+when = "throttle.slow > 0 && set.partners"
+then = { verb = "throttle", throttle = "slow", code = "STF", text = "Slower." }
+"""
+
+
+async def test_a_verdict_can_be_repeated_from_what_is_recorded(tmp_path):
+    """Facts, what was derived and the throttle's level give the same verdict, byte for byte."""
+    async with judging(tmp_path, policy=OWN) as judge, asking(tmp_path) as judges:
+        asked = [await judges.ask(ask(f"m{i}"), 5.0) for i in range(3)]
+
+        assert [a.verdict.verb for a in asked] == ["accept", "throttle", "throttle"]
+        assert asked[1].verdict.retry_after_s > 3000
+        for each in asked:
+            kept = frames.unpack(each.facts, dict)
+            assert kept["derived"] == {"set.partners": True, "pattern.greeting": True}
+            assert kept["shadow"] == ["tried"]
+            assert kept["policy"] == judge.evaluator.policy
+            again = judge.evaluator._made.evaluate(Evaluate(1, kept["facts"] | kept["derived"]))
+            assert frames.pack(again.verdict) == frames.pack(each.verdict)
+            assert (again.shadow, again.errors) == (["tried"], [])
 
 
 async def test_poison_is_held(tmp_path):
@@ -172,7 +275,7 @@ async def test_a_broken_scanner_is_a_fact(tmp_path):
     """`findings.unavailable` says it, and a rule may act on it."""
 
     class Broken:
-        name, version, instant = "broken", "1", True
+        name, version, instant, facts = "broken", "1", True, {}
 
         def scan(self, message):
             raise ValueError("no")
@@ -231,7 +334,7 @@ async def test_a_flood_of_one_account_waits_behind_itself(tmp_path):
 async def test_reading_back_an_hour_holds_up_nobody(tmp_path):
     """Fifty thousand messages counted before: asks are answered meanwhile, and then all count."""
     now_us = clock.wall_us()
-    feed = Feed([Counted(f"m{i}", now_us - i, "acme", KEY, 1) for i in range(50_000)])
+    feed = Feed([Used("accepted", now_us - i, "acme", KEY, f"m{i}", 1) for i in range(50_000)])
     async with judging(tmp_path, feed=feed) as judge, asking(tmp_path) as judges:
         lately = [
             await judges.ask(ask(f"n{i}", account="b"), 5.0)
@@ -244,7 +347,7 @@ async def test_reading_back_an_hour_holds_up_nobody(tmp_path):
             while not judge.service.usage_known:  # noqa: ASYNC110 - it goes on by itself
                 await asyncio.sleep(0.01)
 
-        assert judge.counters.sender(KEY, asyncio.get_running_loop().time()).messages_1h == 50_000
+        assert judge.counters.sender(KEY, judge.service.levels.now_s()).messages_1h == 50_000
 
 
 async def test_what_could_not_be_looked_at_in_time_is_pending(tmp_path):
@@ -253,7 +356,7 @@ async def test_what_could_not_be_looked_at_in_time_is_pending(tmp_path):
     path.write_bytes(HAM + b"x" * 100_000)
     stuck = Stuck()
     async with (
-        judging(tmp_path, scanners=[stuck], scan_s=0.02) as judge,
+        judging(tmp_path, scanners=[*every_scanner(quiet()), stuck], scan_s=0.02) as judge,
         asking(tmp_path) as judges,
     ):
         first = await judges.ask(ask("m1", body=None, body_file=str(path)), 5.0)
@@ -270,14 +373,14 @@ async def test_what_could_not_be_looked_at_in_time_is_pending(tmp_path):
 class Stuck:
     """A scanner that is stuck until it is let go."""
 
-    name, version, instant = "stuck", "1", False
+    name, version, instant, facts = "stuck", "1", False, {}
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
 
     def scan(self, message):
         self.let_go.wait(10)
-        return []
+        return Seen()
 
 
 @pytest.mark.parametrize("body", [b"", b"\x00" * 1000, b"\r\n\r\n", b"From\xff: \xfe\r\n\r\n"])

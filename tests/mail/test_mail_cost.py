@@ -47,6 +47,17 @@ def test_ordinary_mail_is_no_trap():
     assert not cost.is_trap(script)
 
 
+@given(st.lists(st.sampled_from([b"\n--", b";", b"\r\n", b"content-type:", b"x" * 50])))
+def test_a_small_message_has_no_room_for_most_traps(pieces):
+    """Without encoded words nothing in it is worth counting: filled with any of it, it is none."""
+    small = b"".join(pieces or [b"x"])
+    small = (small * (cost.SMALL_BYTES // len(small) + 1))[: cost.SMALL_BYTES]
+
+    assert not cost.is_trap(small)
+    assert cost.count(small, b"\n--") <= cost.DELIMITERS_MAX
+    assert all(n * size <= cost.PARAMETERS_WORK_MAX for n, size in cost._parameters(small))
+
+
 def test_traps_of_the_standard_parser():
     """Parameters, and lines times boundaries."""
     many = b"Content-Type: a/b" + b";\r\n a=b" * 300 + b"\r\n\r\n"

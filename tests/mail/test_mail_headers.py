@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postweir.mail.headers import FIELDS_MAX, Field, fields, header_end, without
+from postweir.mail.headers import FIELDS_MAX, Field, fields, header_end, without, written
 
 HEADER = (
     b"Received: from a\r\n\tby b;\r\n date\r\n"
@@ -133,3 +133,41 @@ def test_the_standard_library_agrees(pairs):
     assert [(f.name, f.value) for f in fields(header)] == [
         (name.lower(), value.strip()) for name, value in theirs
     ]
+
+
+@given(st.text() | st.tuples(st.text(max_size=9), st.text(max_size=9)).map(": ".join))
+def test_what_is_written_is_one_field_or_nothing(text):
+    """Whatever it is made of, it adds one field, and leaves the rest of the header as it was."""
+    line = written(text)
+
+    if line is not None:
+        assert line.isascii()
+        assert line.find(b"\r\n") == len(line) - 2
+        header = b"A: b\r\n" + line + b"C: d\r\n\r\n"
+        assert [f.name for f in fields(header)][::2] == ["a", "c"]
+        assert len(fields(header)) == 3
+        assert header_end(header + b"x") == len(header)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("X-Class: bulk", b"X-Class: bulk\r\n"),
+        ("X-Class:bulk ", b"X-Class: bulk\r\n"),
+        ("X-Class: a: b", b"X-Class: a: b\r\n"),
+        ("X-Class: a\r\nBcc: b", None),
+        ("X-Class: a\nBcc: b", None),
+        ("X-Class: a\rb", None),
+        ("X-Class: \u00e4", None),
+        ("X-Class:\ta", None),
+        ("X-Class: " + "a" * 989, b"X-Class: " + b"a" * 989 + b"\r\n"),
+        ("X-Class: " + "a" * 990, None),
+        ("X-Class:", None),
+        ("X Class: a", None),
+        (": a", None),
+        ("", None),
+    ],
+)
+def test_written(text, line):
+    """One line of printable ASCII with a name and a value, of at most 998 characters."""
+    assert written(text) == line

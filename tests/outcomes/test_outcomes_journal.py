@@ -1,5 +1,6 @@
 """A message's life: the shape scripts rely on, and the words people read."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,7 +129,7 @@ def test_pending_mail_has_no_verdict_and_says_why():
 
     assert told.verdict == ""
     assert not any("verdict" in line for line in lines)
-    assert any("breaker" in line for line in lines)
+    assert any("the judge had shown no sign of life" in line for line in lines)
 
 
 def test_a_late_verdict_stands_where_it_fell():
@@ -151,6 +152,58 @@ def test_an_operators_wish_is_told_with_who_and_why():
     assert lines[-1] == "dropped kim@fine.example by op: wrong list"
 
 
+def test_what_a_verdict_chose_is_shown():
+    """Its header, the pool, the lifetime: above the story, and for scripts."""
+    verdict = Verdict("tag", "bulk", POLICY, header="X-Class: bulk ", pool="bulk")
+    told = journal.timeline(row(verdict=verdict, pool="bulk", lifetime_s=3600), STEPS)
+    heading = dict(telling.heading(told))
+
+    assert (told.header, told.pool, told.lifetime_s) == ("X-Class: bulk", "bulk", 3600)
+    assert (heading["header"], heading["pool"]) == ("X-Class: bulk", "bulk")
+    assert heading["lifetime"] == "1 hour"
+    assert told.expires_at is None
+    assert "expires at" not in heading
+
+
+def test_a_header_that_was_left_out_is_not_shown():
+    """It is not before the message, so it is not told."""
+    verdict = Verdict("tag", header="X-A: b\r\nBcc: c")
+
+    assert journal.timeline(row(verdict=verdict), STEPS).header == ""
+
+
+@pytest.mark.parametrize(
+    ("until_us", "hold_days", "shown"),
+    [
+        (AT + 60_000_000, 14, "2025-11-24T16:01:00.000000Z"),
+        (None, 14, "2025-12-08T16:00:00.000000Z"),
+        (None, 0, None),
+    ],
+)
+def test_a_hold_says_when_it_expires(until_us, hold_days, shown):
+    """By its verdict, or by the setting."""
+    held = row(state="held", verdict=Verdict("hold"), held_at_us=AT, hold_until_us=until_us)
+    told = journal.timeline(held, STEPS, hold_days=hold_days)
+
+    assert told.expires_at == shown
+    assert ("expires at" in dict(telling.heading(told))) == (shown is not None)
+
+
+def test_a_late_verdict_tells_what_it_chose():
+    """Its header and pool, and until when it is held."""
+    details = (
+        {"verb": "tag", "rule": "r", "to": "judged", "header": "X-A: b", "pool": "bulk"},
+        {"verb": "hold", "rule": "r", "to": "held", "expires_at_us": AT},
+    )
+    steps = [STEPS[0], *(Step(n, AT, "m", 0, "judged", one) for n, one in enumerate(details, 2))]
+    lines = [what for _, what in telling.story(journal.timeline(row(), steps))]
+
+    assert lines[-2:] == [
+        "judged late: tag by rule r; queued, header X-A: b, pool bulk",
+        "judged late: hold by rule r; held until 2025-11-24 16:00:00Z",
+    ]
+
+
 def test_a_refusal_is_told_with_its_stage_and_reply():
     """What the sender was told, and when."""
     refused = row(state="refused", stage="verdict", reply="550 5.7.1 [SS] Spam. ref=x",
@@ -168,6 +221,36 @@ def test_facts_that_were_deleted_or_torn_leave_the_rest():
         told = journal.timeline(row(facts=packed), STEPS)
         assert (told.facts, told.findings) == ({}, [])
         assert told.steps
+
+
+def test_findings_have_names():
+    """What a scanner saw, by name; a form that we do not know is told as it was recorded."""
+    known, other = ["content", "spam", "GTUBE", 0.7, "1"], ["new", "kind", "", 1]
+    packed = frames.pack({"facts": {}, "findings": [known, other, "word"]})
+    first, *others = journal.timeline(row(facts=packed), STEPS).findings
+
+    assert first == journal.FindingShown("content", "spam", "GTUBE", 0.7, "1")
+    assert telling.describe(first) == "spam: GTUBE (content 1, certainty 0.7)"
+    assert [telling.describe(one) for one in others] == ["new kind 1", "word"]
+
+
+def test_a_refusal_for_now_is_told_as_one():
+    """Who was put off comes again; who was refused does not."""
+    for reply, state in (
+        ("450 4.7.1 [STF] x", "refused, for now: its server tries again"),
+        ("550 5.7.1 [SS] x", "refused"),
+    ):  # fmt: skip
+        told = journal.timeline(row(state="refused", stage="verdict", reply=reply), [])
+        assert dict(telling.heading(told))["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(172_800, "2 days"), (86_400, "1 day"), (5400, "90 minutes"), (61, "61 s"), (0, "0 s")],
+)
+def test_a_span_is_told_in_its_largest_whole_unit(seconds, said):
+    """Nobody knows 172800 seconds by sight."""
+    assert telling.span(seconds) == said
 
 
 def test_a_step_cannot_lie_about_its_time_or_kind():

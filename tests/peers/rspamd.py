@@ -21,6 +21,11 @@ OFF = (
     "asn", "bimi", "dcc", "fuzzy_check", "neural", "rbl", "redis", "replies", "reputation",
     "rspamd_update", "surbl",
 )  # fmt: skip
+# A rule of our own: what carries this header is rejected.
+RULE = """
+rspamd_config:register_symbol{name = 'TEST_REJECT', score = 20.0, group = 'test',
+  callback = function(task) return task:get_header('X-Reject') ~= nil end}
+"""
 CONFIG = """
 .include "$CONFDIR/common.conf"
 options {{
@@ -53,6 +58,7 @@ class Rspamd:
         """Start both, and wait until rspamd answers."""
         for name in ("db", "log", "run", "local"):
             (self.folder / name).mkdir(parents=True)
+        (self.folder / "local" / "rspamd.local.lua").write_text(RULE)
         self._run(self._resolver())
         self._run(self._filter())
         wait_for(self.answers, 20, f"rspamd answers\n{self.log()[-2000:]}")
@@ -90,12 +96,13 @@ class Rspamd:
     def _run(self, words: list[str]) -> None:
         found = environment()
         found["LD_LIBRARY_PATH"] += f":{PEERS}/usr/lib/rspamd"
-        self._processes.append(
-            subprocess.Popen(
-                words, env=found, start_new_session=True, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=(self.folder / "stderr").open("ab"),
-            )
-        )  # fmt: skip
+        with (self.folder / "stderr").open("ab") as said:
+            self._processes.append(
+                subprocess.Popen(
+                    words, env=found, start_new_session=True, stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=said,
+                )
+            )  # fmt: skip
 
     def _resolver(self) -> list[str]:
         config = self.folder / "unbound.conf"

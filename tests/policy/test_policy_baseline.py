@@ -12,6 +12,7 @@ def test_no_objection_is_no_verdict():
     ordinary = {"header.from_count": 1, "body.bytes": 4000, "usage.known": True}
     assert judge(total({**ordinary, "message.loops": 2})) is None
     assert judge(total({**ordinary, "usage.messages_1h": 900})) is None
+    assert judge(total({**ordinary, "findings.spam": 0.99, "findings.phishing": 0.99})) is None
 
 
 def test_a_flood_is_pending_not_held():
@@ -25,6 +26,8 @@ def test_a_flood_is_pending_not_held():
         ({"sender.state": "stopped"}, "refuse sender-stopped"),
         ({"message.loops": 3}, "refuse mail-loop"),
         ({"findings.spam": 1.0}, "refuse spam-for-sure"),
+        ({"findings.phishing": 1.0}, "refuse phishing-for-sure"),
+        ({"findings.virus": True}, "refuse virus"),
         ({"findings.attachment_dangerous": True}, "refuse attachment-dangerous"),
         ({"findings.url_listed": True}, "hold url-listed"),
     ],

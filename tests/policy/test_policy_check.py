@@ -1,7 +1,7 @@
 """What the engine says becomes a line in the author's file, and what to do."""
 
 from postweir.policy.check import faults_of
-from postweir.policy.document import Source, parse
+from postweir.policy.document import parse
 from postweir.policy.evaluation import Loaded, RuleFault
 
 TEXT = """\
@@ -20,9 +20,8 @@ then = { verb = "hold" }
 
 
 def told(*found: RuleFault) -> list[str]:
-    rules = parse(TEXT, "p.toml").rules
     loaded = Loaded("pol_x", "x", list(found))
-    return [str(fault) for fault in faults_of(Source("p.toml", TEXT), rules, loaded)]
+    return [str(fault) for fault in faults_of(parse(TEXT, "p.toml"), loaded)]
 
 
 def test_place_and_advice():
@@ -54,7 +53,7 @@ def test_place_and_advice():
 
 def test_no_answer_is_a_fault():
     """A policy that cannot be compiled in time is not good."""
-    rules = parse(TEXT, "p.toml").rules
+    parsed = parse(TEXT, "p.toml")
 
-    assert "in time" in str(faults_of(Source("p.toml", TEXT), rules, None)[0])
-    assert faults_of(Source("p.toml", TEXT), rules, Loaded("pol_x", None)) == []
+    assert "in time" in str(faults_of(parsed, None)[0])
+    assert faults_of(parsed, Loaded("pol_x", None)) == []

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postweir.policy.bundle import Bundle, Rule
+from postweir.policy.evaluation import Evaluate
 from postweir.policy.facts import (
     ITEMS_MAX,
     NEUTRAL,
@@ -11,9 +13,11 @@ from postweir.policy.facts import (
     SCHEMA,
     SCHEMA_HASH,
     TEXT_CHARS_MAX,
+    said,
     telling,
     total,
 )
+from postweir.policy.worker import Engine
 
 VALUES = {
     "bool": st.booleans(), "int": st.integers(), "double": st.floats(0, 1), "string": st.text(),
@@ -45,6 +49,7 @@ def test_whatever_is_known_all_facts_are_there(data):
         assert not isinstance(value, list) or len(value) <= ITEMS_MAX
         assert not isinstance(value, int) or abs(value) <= NUMBER_MAX
     assert total(telling(facts)) == facts
+    assert said(some) == telling(facts)
 
 
 def test_what_is_not_declared_is_our_own_fault():
@@ -62,3 +67,14 @@ def test_neutral_is_never_the_worst():
     assert NEUTRAL["limit.sender_messages_1h"] == NUMBER_MAX
     assert NEUTRAL["findings.spam"] == 0.0
     assert NEUTRAL["usage.known"] is False
+
+
+def test_no_text_ends_before_its_end():
+    """The engine takes a NUL for the end of a text: such a name would pass as its beginning."""
+    facts = total({"header.from_domain": "bank.example\0.evil", "urls.hosts": ["a\0b", "c"]})
+    rule = Rule("r", 'header.from_domain == "bank.example" || "a" in urls.hosts', "hold")
+
+    verdict = Engine(Bundle((rule,)), "p").evaluate(Evaluate(1, facts)).verdict
+    assert verdict is not None
+    assert verdict.verb == "accept"
+    assert facts["urls.hosts"] == ["a\ufffdb", "c"]

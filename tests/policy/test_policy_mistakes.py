@@ -3,7 +3,7 @@
 import pytest
 
 from postweir.policy.check import faults_of
-from postweir.policy.document import Source, Wrong, parse
+from postweir.policy.document import Files, Wrong, no_files, parse
 from postweir.policy.evaluation import Load
 from postweir.policy.worker import load
 
@@ -11,15 +11,14 @@ TWO_LOOPS = "envelope.recipient_domains.exists(a, envelope.recipient_domains.exi
 THREE_LOOPS = TWO_LOOPS.format("envelope.recipient_domains.exists(c, a == b && b == c)")
 
 
-def check(text: str) -> list[str]:
+def check(text: str, files: Files = no_files) -> list[str]:
     """Return the faults as `postweir policy check` prints them, its worker called right here."""
     try:
-        bundle = parse(text, "p.toml")
+        parsed = parse(text, "p.toml", files)
     except Wrong as wrong:
         return [str(fault) for fault in wrong.faults]
-    _, loaded = load(Load(bundle.canonical, bundle.schema))
-    source = Source("p.toml", text.removeprefix("\ufeff"))
-    return [str(fault) for fault in faults_of(source, bundle.rules, loaded)]
+    _, loaded = load(Load(parsed.bundle.canonical, parsed.bundle.schema, parsed.sets))
+    return [str(fault) for fault in faults_of(parsed, loaded)]
 
 
 def rule(when: str, then: str = '{ verb = "hold" }') -> str:
@@ -38,7 +37,8 @@ CONDITIONS = [  # condition, where in it, what to do
     ("usage.messages_1h => 3", 19, "write >="),
     ("sender.state == stopped", 17, 'a text stands in quotes: "stopped"'),
     ("sender.state == \u201cstopped\u201d", 17, "write straight quotes"),
-    ("header.from_domain.matches(\"a.*b\")", 27, "use contains, startsWith or endsWith"),
+    ("header.from_domain =~ \"a.*b\"", 20, "a regular expression stands in a [[pattern]]"),
+    ("header.from_domain.matches(\"a.*b\")", 27, "name the regular expression in a [[pattern]]"),
     ("message.loops > 1 and body.known", 19, "write && for and"),
     ("message.loops > 1 & body.known", 19, "write && for and"),
     ("message.loops > 1 or body.known", 19, "write || for or"),
@@ -79,13 +79,13 @@ TEXTS = [  # text, beginning of the fault, what to do
     (rule('"x'), "p.toml:3: is not TOML", "a quote is not closed on this line"),
     (rule(NEVER, '{ verb = "hold",\n  code = "SS" }'), "p.toml:4: is not TOML", "on one line"),
     (rule(NEVER, '{ verb = "reject" }'), "p.toml:4: rule a: the verb is 'reject'", "refuse?"),
-    (rule(NEVER, '{ verb = "tag" }'), "p.toml:4: rule a: tag is not offered yet", "choose one of"),
+    (rule(NEVER, '{ verb = "tag" }'), "p.toml:4: rule a: tag needs a header", "header = "),
     (rule(NEVER, '"hold"'), "p.toml:4: rule a: then is no table", 'then = { verb = "hold" }'),
     (rule(NEVER, '{ verb = "refuse" }'), "p.toml:4: rule a: refuse needs a code", "code = \"SS\""),
     (rule(NEVER, '{ verb = "refuse", code = "SS", text = "no\\nway" }'),
      "p.toml:4: rule a: the text has more than one line", "one plain sentence"),
     (rule(NEVER, '{ verb = "defer", code = "SS", text = "x", retry_after_s = "15m" }'),
-     "p.toml:4: rule a: retry_after_s is '15m'", "whole seconds, without quotes"),
+     "p.toml:4: rule a: then.retry_after_s is '15m'", "write whole seconds, 1 to 86400"),
     (rule(NEVER) + rule(NEVER), "p.toml:6: rule a: has this id a second time", "p.toml:2"),
     (rule('"true"') + rule(NEVER).replace('"a"', '"b"'),
      "p.toml:5: rule b: is never reached: rule a before it", "move that one to the end"),
@@ -115,3 +115,20 @@ def test_what_is_no_mistake():
 
     assert check("\ufeff" + text) == []
     assert check(text.replace("\n", "\r\n")) == []
+
+
+def test_a_set_that_cannot_be_read_is_one_mistake():
+    """What asks for it is not wrong as well: that there is no such fact would mislead."""
+    text = '[[set]]\nid = "ours"\nof = "client"\nfile = "ours.txt"\n' + rule('"set.ours"')
+    text += "[[rule.test]]\nfacts = { set.ours = true }\n"
+    (fault,) = check(text, lambda _: "cannot be read: no such file")
+
+    assert fault.startswith("p.toml:4: set ours: cannot be read")
+
+
+def test_what_stands_beside_facts_is_told_of_when_it_stands_among_them():
+    """No fact is meant that is spelt a little like it."""
+    text = rule('"body.parts > 3"') + "[[rule.test]]\nfacts = { body.parts = 4, match = false }\n"
+    (fault,) = check(text)
+
+    assert "matches and name stand below facts" in fault

@@ -24,12 +24,12 @@ HEAD = b"Content-Type: text/plain; charset=%s\r\nContent-Transfer-Encoding: %s\r
 )  # fmt: skip
 def test_gtube_is_spam(message):
     """In clear, encoded or embedded: one finding, for sure."""
-    found = Content().scan(read(message))
+    found = Content().scan(read(message)).findings
 
     assert [(f.kind, f.what, f.certainty) for f in found] == [("spam", "GTUBE", 1.0)]
 
 
 def test_other_mail_is_not():
     """Neither the text in a header nor half of it is spam."""
-    assert not Content().scan(read(b"Subject: " + GTUBE + b"\r\n\r\nhello\r\n"))
-    assert not Content().scan(read(b"Subject: x\r\n\r\n" + GTUBE[:-1] + b"\r\n"))
+    assert not Content().scan(read(b"Subject: " + GTUBE + b"\r\n\r\nhello\r\n")).findings
+    assert not Content().scan(read(b"Subject: x\r\n\r\n" + GTUBE[:-1] + b"\r\n")).findings

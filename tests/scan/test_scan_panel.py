@@ -1,36 +1,49 @@
 """All scanners are asked; one that fails or is silent costs a finding, not the answer."""
 
 import asyncio
+import gc
 import threading
 import time
 
 import pytest
 
+from postweir.mail.domains import Domains
 from postweir.runtime.log import quiet
 from postweir.scan import panel as panels
+from postweir.scan.attachments import Attachments
 from postweir.scan.content import GTUBE, Content
-from postweir.scan.finding import Finding
+from postweir.scan.finding import Finding, Seen
+from postweir.scan.header import Header
+from postweir.scan.links import Links
 from postweir.scan.panel import Panel
+from postweir.scan.text import Text
 
 SPAM = b"Subject: x\r\n\r\n" + GTUBE
+NEWSLETTER = (
+    b"From: Shop <news@shop.example>\r\nSubject: x\r\n"
+    b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Type: text/plain\r\n\r\nhttps://shop.example/\r\n"
+    b'--b\r\nContent-Type: text/html\r\n\r\n<a href="https://shop.example/">shop.example</a>\r\n'
+    b"--b\r\nContent-Type: application/zip; name=a.zip\r\n\r\nPK\x03\x04\r\n--b--\r\n"
+)
 
 
 class Broken:
-    name, version, instant = "broken", "1", True
+    name, version, instant, facts = "broken", "1", True, {}
 
     def scan(self, message):
         raise RuntimeError("no")
 
 
 class Silent:
-    name, version, instant = "silent", "7", False
+    name, version, instant, facts = "silent", "7", False, {}
 
     def __init__(self):
         self.let_go = threading.Event()
 
     def scan(self, message):
         self.let_go.wait(10)
-        return [Finding(self.name, "spam", "late", 1.0, self.version)]
+        return Seen([Finding(self.name, "spam", "late", 1.0, self.version)])
 
 
 @pytest.fixture
@@ -46,6 +59,26 @@ def panel():
         one.close()
 
 
+def test_a_message_leaves_no_circle_behind(panel):
+    """What was looked at is gone when it is let go: the judge looks for garbage seldom."""
+    domains = Domains()
+    every = panel(
+        Header(domains), Content(), Text(), Links("", quiet(), domains), Attachments()
+    )  # fmt: skip
+    every.look_now(NEWSLETTER)
+    gc.collect()
+
+    gc.disable()
+    try:
+        found = every.look_now(NEWSLETTER)
+        assert found.message is not None
+        assert [part.content_type for part in found.message.parts][3:] == ["application/zip"]
+        del found
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 async def test_a_small_message_is_looked_at_here(panel):
     """No thread for what takes microseconds; a scanner that fails is `unavailable`."""
     both = panel(Broken(), Content())
@@ -56,6 +89,27 @@ async def test_a_small_message_is_looked_at_here(panel):
         ("content", "spam"), ("broken", "unavailable"),
     }  # fmt: skip
     assert found.message is not None
+
+
+class Quoting:
+    name, version, instant, facts = "quoting", "1", True, {}
+
+    def scan(self, message):
+        b"a secret \xff".decode()
+
+
+def test_what_a_scanner_stumbled_over_is_not_logged():
+    """An exception may quote the message: the log has its kind, and where it came from."""
+    said = []
+    log = type("Log", (), {"warning": lambda _, event, **fields: said.append((event, fields))})()
+    panel = Panel([Quoting()], log)
+    panel.look_now(SPAM)
+    panel.close()
+
+    ((event, fields),) = said
+    assert event == "scan.unavailable"
+    assert "secret" not in str(fields)
+    assert fields["fault"].startswith("UnicodeDecodeError at test_scan_panel.py:")
 
 
 async def test_a_silent_scanner_costs_its_finding_only(panel):
@@ -97,7 +151,7 @@ class Stuck(Silent):
     def scan(self, message):
         if b"slow" in message.data:
             self.let_go.wait(10)
-        return []
+        return Seen()
 
 
 async def test_slow_messages_of_one_account_leave_threads_for_the_others(panel):
@@ -120,7 +174,7 @@ async def test_a_thread_that_is_late_keeps_its_turn_until_it_ends(panel):
     """Who asked has its answer; the thread is not thought free, or others would queue behind it."""
     stuck = Stuck()
     one = panel(stuck)
-    late = await asyncio.gather(*(one.examine(b"\r\nslow", 0.01, "bad") for _ in range(2)))
+    late = await asyncio.gather(*(one.examine(b"\r\nslow", 0.1, "bad") for _ in range(2)))
     refused = await one.examine(b"\r\nx", 0.01, "bad")
     stuck.let_go.set()
     after = await one.examine(b"\r\nx", 5.0, "bad")

@@ -77,7 +77,7 @@ class SimReacher:
     def __init__(self, outside: Outside, loop: Loop) -> None:
         self._outside, self._loop = outside, loop
 
-    async def reach(self, hops: Sequence[Hop]) -> Any:
+    async def reach(self, hops: Sequence[Hop], sources: Any = None) -> Any:
         chance = self._outside.world.chance
         await asyncio.sleep(self._outside.slow_s * chance.random())
         if hops[0].host.removeprefix("mx.") in self._outside.away:

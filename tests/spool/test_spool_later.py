@@ -2,12 +2,13 @@
 
 import itertools
 
+import pytest
 from tests.spool.given import ACCEPT, accept, name
 
 from postweir.judge.ports import Ask, Asked
 from postweir.policy.verdict import Verdict
 from postweir.runtime.log import quiet
-from postweir.spool.later import BACKOFF_S_FIRST, OPEN_MAX, PAUSE_S_MAX, Later
+from postweir.spool.later import BACKOFF_S_FIRST, OPEN_MAX, PAUSE_S_MAX, WAIT_S_MAX, Later
 
 
 class Scene:
@@ -91,19 +92,24 @@ async def test_a_message_the_judge_chokes_on_does_not_stop_the_rest():
     assert len(times) < 10
 
 
-async def test_a_deferred_message_waits_as_long_as_the_verdict_says():
-    """Defer leaves it pending; it is asked again after retry_after_s."""
-    scene = Scene(1)
-    scene.usual = Asked(Verdict("defer", retry_after_s=900))
-    await scene.later.round()
-    scene.usual = Asked(ACCEPT)
-    scene.now_s = 899.0
-    await scene.later.round()
+@pytest.mark.parametrize("verb", ["defer", "throttle"])
+async def test_a_deferred_message_waits_as_long_as_the_verdict_says(verb):
+    """Defer and throttle leave it pending; it is asked again after retry_after_s.
 
-    assert len(scene.asked) == 1
-    scene.now_s = 901.0
-    await scene.later.round()
-    assert scene.pending == {}
+    But soon all the same: the policy that wanted a day may have been rolled back since.
+    """
+    for retry_after_s, waits_s in ((300, 300), (86_400, WAIT_S_MAX)):
+        scene = Scene(1)
+        scene.usual = Asked(Verdict(verb, retry_after_s=retry_after_s))
+        await scene.later.round()
+        scene.usual = Asked(ACCEPT)
+        scene.now_s = waits_s - 1.0
+        await scene.later.round()
+
+        assert len(scene.asked) == 1
+        scene.now_s = waits_s + 1.0
+        await scene.later.round()
+        assert scene.pending == {}
 
 
 async def test_those_that_wait_do_not_hide_the_others():

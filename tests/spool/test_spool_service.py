@@ -533,13 +533,16 @@ async def test_a_client_accepts_and_reads(stand):
     try:
         answers = await asyncio.gather(*(client.accept(accept(n)) for n in range(1, 50)))
         page = await client.read(1, "queue", count_max=10)
-        counted = await client.counted(0)
+        first = await client.after({}, 0, whole=True)
+        then = await client.after(first.cursors, 0, whole=True)
     finally:
         await client.close()
 
     assert {type(a).__name__ for a in answers} == {"Safe"}
     assert (len(page.rows), page.next is not None) == (10, True)
-    assert len(counted) == 49
+    assert (len(first.rows), first.more, first.unread) == (49, False, [])
+    assert {r.kind for r in first.rows} == {"accepted"}
+    assert (then.rows, then.cursors) == ([], first.cursors)
     assert len({r.ask for r in answers}) == 49
 
 

@@ -25,6 +25,8 @@ from postweir.storage.sqlite_spool import SqliteStore
 MESSAGES = 120
 LIVES_MAX = 6
 FILES = ("shard-1.db", "shard-1.db-wal", "shard-1.db-shm")
+BULK = Verdict("route", pool="bulk", lifetime_s=3600)
+LATE = Verdict("tag", header="X-Class: late", pool="bulk")  # for every second that was pending
 YEAR_US = 365 * 86_400 * 1_000_000
 
 
@@ -58,7 +60,7 @@ def message(n: int, bodies: Path, rng: random.Random) -> Accept:
     """Return the n-th message: small or in a file, to one or many, judged, held or pending."""
     text = b"Subject: %d\r\n\r\n" % n + rng.randbytes(rng.choice((100, 700, 9000))).hex().encode()
     to = [f"r{n}-{i}@d{rng.randrange(5)}.example" for i in range(rng.choice((1, 1, 2, 5)))]
-    verdict = {0: None, 1: HOLD}.get(n % 10, Verdict("accept", policy="pol_test"))
+    verdict = {0: None, 1: HOLD, 2: BULK}.get(n % 10, Verdict("accept", policy="pol_test"))
     changed: dict[str, Any] = {
         "verdict": verdict, "mail_from": f"s{n}@customer.example", "account": f"a{n % 3}",
         "identity": f"joe{n % 7}", "added": b"Received: by us; %d\r\n" % n,
@@ -97,6 +99,13 @@ def build(folder: Path, *, checksums: bool = True, seed: int = 0) -> Expected:
         expected.open -= pairs
         expected.ended |= pairs
         if at == MESSAGES // 2 + 5:
+            late = [name(n) for n in range(20, at, 20)]
+            store.commit([Judged(message, LATE, b"") for message in late])
+            for message_ in late:
+                mail_from, content = expected.content[message_]
+                added, line_end, body = content.partition(b"\r\n")
+                tagged = added + line_end + b"X-Class: late\r\n" + body
+                expected.content[message_] = (mail_from, tagged)
             store.prove()
     store.commit([Request(1, "suspend", "domain=nowhere.example", "", "", 0)])
     for one in FILES:

@@ -3,7 +3,9 @@
 When a migration is added, the statements of the schema before it are added here too.
 """
 
+import hashlib
 import random
+import zlib
 from pathlib import Path
 
 from tests.storage.damage import Expected, message
@@ -84,6 +86,11 @@ SCHEMAS = (
     ALTER TABLE msg ADD COLUMN authenticated INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE msg ADD COLUMN loops INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE msg ADD COLUMN recipients INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE msg ADD COLUMN seal BLOB;
+    ALTER TABLE rcpt ADD COLUMN seal INTEGER;
+    """,
 )
 SPREAD_US = 1_789_999_000_000_000  # when the first of them came
 
@@ -114,14 +121,20 @@ def _insert(db: Connection, n: int, a: Accept, expected: Expected, rng: random.R
               a.envelope.helo, 0, a.client, 1, pack(a.verdict) if a.verdict else None, "", a.reason,
               a.length, a.check, a.body_file, 172800, b"{}", 1000, "")  # fmt: skip
     marks = ",".join("?" * len(values))
-    columns = [row[1] for row in db.execute("PRAGMA table_info(msg)").fetchall()][: len(values)]
-    db.execute(f"INSERT INTO msg ({','.join(columns)}) VALUES ({marks})", values)
+    columns = [row[1] for row in db.execute("PRAGMA table_info(msg)").fetchall()]
+    db.execute(f"INSERT INTO msg ({','.join(columns[: len(values)])}) VALUES ({marks})", values)
+    seal = _seal(values, len(to), a.added) if "seal" in columns else b""
+    if seal:
+        db.execute("UPDATE msg SET recipients = ?, seal = ? WHERE id = ?", (len(to), seal, n))
     if not settled:
         db.execute("INSERT INTO body VALUES (?,?,?)", (n, a.added, a.body))
     for k, address in enumerate(to):
         row = (n << 10 | k, address, bucket_of(address.partition("@")[2]), lane_of(a.sender.key),
                int(done[k]), 0 if state == 0 else 2, SPREAD_US + n, int(done[k]), "")  # fmt: skip
-        db.execute("INSERT INTO rcpt VALUES (?,?,?,?,?,?,?,?,?)", row)
+        if seal:
+            words = b"%d %b" % (row[0], address.encode())
+            row = (*row, zlib.crc32(words, int.from_bytes(seal[:4], "little")))
+        db.execute(f"INSERT INTO rcpt VALUES ({','.join('?' * len(row))})", row)
         (expected.ended if done[k] else expected.open).add((a.message, address))
     detail = json({"state": "queued", "recipients": len(to), "bytes": a.length})
     db.execute("INSERT INTO step VALUES (?,?,?,0,'accepted',?)", (n, SPREAD_US + n, n, detail))
@@ -137,6 +150,12 @@ def _insert(db: Connection, n: int, a: Accept, expected: Expected, rng: random.R
     if body is None:
         body = (db_folder(db) / str(a.body_file)).read_bytes()
     expected.content[a.message] = (a.envelope.mail_from, a.added + body)
+
+
+def _seal(values: tuple, recipients: int, added: bytes) -> bytes:
+    """Return the seal of schema 3: of the row less what changes, then of our headers."""
+    fixed = (*values[:3], *values[5:14], *values[17:21], *values[22:24], 1, 0, recipients)
+    return b"".join(hashlib.blake2b(part, digest_size=8).digest() for part in (pack(fixed), added))
 
 
 def db_folder(db: Connection) -> Path:

@@ -12,6 +12,7 @@ from tests.storage import damage
 from tests.storage.damage import FILES, Lives, Told, build, harm, missing
 
 from postweir.runtime import files
+from postweir.spool.ports import Judged
 from postweir.storage import spool_recovery, spool_salvage, spool_seal, spool_wal, sqlite
 from postweir.storage.spool_reader import SqliteReader
 from postweir.storage.spool_recovery import Recovery, note, read_record
@@ -133,6 +134,41 @@ def test_one_byte_of_an_address_is_found(models, tmp_path):
         events = {event for event, _ in lives.log.errors}
         assert "spool.corrupt" in events
         assert ("spool.salvaged" in events) == summed
+
+
+def test_one_byte_of_a_late_verdicts_way_out_is_found(models, tmp_path):
+    """Its header and its pool are sealed as those are that came with the message."""
+    model, expected = models[False]
+    for at_n, sql in enumerate((
+        "UPDATE msg SET pool = 'bulx' WHERE name = ?", "UPDATE msg SET pool = '' WHERE name = ?",
+        "UPDATE msg SET verdict_lifetime_s = 60 WHERE name = ?",
+        "UPDATE body SET added = replace(added, 'late', 'lxte')"
+        " WHERE id = (SELECT id FROM msg WHERE name = ?)",
+    )):  # fmt: skip
+        folder = copy(model, tmp_path / f"case{at_n}")
+        db = connect(folder / DB)
+        (before,) = db.execute("SELECT state FROM msg WHERE name = ?", (name(40),)).fetchone()
+        db.execute(sql, (name(40),))
+        db.close()
+        lives = Lives(folder)
+        lives.run(expected)
+
+        assert before == 0
+        assert lives.wrong == []
+        assert ("spool.corrupt", {"message": name(40)}) in lives.log.errors, sql
+        assert {message for message, _ in lives.delivered} >= {name(20), name(60)}
+
+
+def test_a_damaged_header_is_not_sealed_anew_by_a_late_verdict(tmp_path):
+    """What is wrong before it stays found to be wrong."""
+    store = SqliteStore(tmp_path / DB, tmp_path / "bodies-1", now_us=lambda: START_US)
+    store.commit([accept(1, verdict=None)])
+    store._db.execute("UPDATE body SET added = 'Received: by xs'")
+    store.commit([Judged(name(1), damage.LATE, b"")])
+
+    assert store.content(name(1)) is None
+    assert [q.what for q in store.quarantined()] == ["envelope"]
+    damage.end(store)
 
 
 def test_a_new_file_has_checksums_and_an_old_one_goes_on_without(models):

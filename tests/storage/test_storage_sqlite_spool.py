@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tests.spool.given import HOLD, REFUSE, START_US, Clock, accept, name, settle
 
+from postweir.judge.ports import Used
+from postweir.mail.reply import Reply
 from postweir.policy.verdict import Verdict
 from postweir.runtime import clock
 from postweir.runtime.frames import pack, unpack
@@ -24,6 +26,7 @@ from postweir.spool.ports import (
     Judged,
     MessageRow,
     Quarantine,
+    Reached,
     Read,
     Refusal,
     Request,
@@ -714,6 +717,77 @@ def test_counted_is_what_was_judged_since(here):
     reader.close()
 
 
+def test_usage_is_what_counts_and_what_became_of_it(here):
+    """Taken, judged late, refused, delivered and bounced; each once, whatever page it is on."""
+    facts = pack({"facts": {"header.from_domain": "customer.example", "body.bytes": 9}})
+    here.store.commit([
+        accept(1, "a@far.example", "b@far.example", facts=facts), accept(2, verdict=None),
+        accept(3, verdict=HOLD, facts=facts), accept(4, origin="dsn", account="-"),
+        refusal(5, "verdict"), refusal(6),
+    ])  # fmt: skip
+    one, two = here.store.due(FAR, LANE, START_US * 2, set(), 9)
+    here.clock.move(10)
+    here.store.commit([
+        settle(one.recipient), settle(two.recipient, "failed"),
+        Judged(name(2), Verdict("accept"), facts),
+    ])  # fmt: skip
+    reader = here.reader()
+
+    def read(question: str, how: str, count: int) -> list[Used]:
+        found, after, last = [], 0, 1
+        while after < last:
+            page = answer(reader, Read(1, question, f"0 {how}", after, count))
+            reached = unpack(page.rows[0], Reached)
+            after, last = reached.next, reached.last
+            found += [unpack(row, Used) for row in page.rows[1:]]
+        again = answer(reader, Read(1, question, f"0 {how}", after, count))
+        assert len(again.rows) == 1
+        return found
+
+    whole = read("usage", "whole", 2)
+    assert [(u.kind, u.message) for u in whole] == [
+        ("accepted", name(1)), ("accepted", name(3)), ("delivered", name(1)), ("unknown", name(1)),
+        ("accepted", name(2)),
+    ]  # fmt: skip
+    assert whole == read("usage", "whole", 1000)
+    assert whole[0].addresses == ["a@far.example", "b@far.example"]
+    assert (whole[0].recipients, whole[0].from_domain) == (2, "customer.example")
+    assert whole[0].envelope_domain == "customer.example"
+    assert whole[1].from_domain == ""  # it was held: that says nothing
+    assert (whole[4].at_us, whole[0].at_us) == (START_US, START_US)  # when they came
+    assert [u.kind for u in read("usage", "ends", 3)] == ["delivered", "unknown"]
+    assert [(u.kind, u.message, u.bytes) for u in read("turned", "whole", 10)] == [
+        ("refused", name(5), 0)
+    ]
+    assert read("turned", "ends", 10) == []
+    reader.close()
+
+
+def test_usage_begins_by_time_where_a_cursor_says_nothing(here):
+    """Without one, and with one that is past the end: another file is in this one's place."""
+    for n in range(1, 11):
+        here.store.commit([accept(n)])
+        here.clock.move(10)
+    reader = here.reader()
+
+    for after in (0, 1 << 40):
+        page = answer(reader, Read(1, "usage", f"{START_US + 75_000_000} whole", after, 100))
+        assert [unpack(row, Used).message for row in page.rows[1:]] == [name(9), name(10)]
+    reader.close()
+
+
+def test_an_end_for_want_of_time_is_no_bounce_of_its_server(here):
+    """Only what a server refused for good counts against the sender."""
+    here.store.commit([accept(1)])
+    (one,) = here.store.due(FAR, LANE, START_US * 2, set(), 9)
+    here.store.commit([settle(one.recipient, "failed", reply=Reply(451, "4.4.7", "Not in time"))])
+    reader = here.reader()
+
+    page = answer(reader, Read(1, "usage", "0 ends", 0, 100))
+    assert len(page.rows) == 1
+    reader.close()
+
+
 def test_pages_go_on_where_they_ended(here):
     """Every question's cursor leads through all rows, once."""
     here.store.commit([accept(n) for n in range(1, 8)])
@@ -729,10 +803,10 @@ def test_pages_go_on_where_they_ended(here):
     reader.close()
 
 
-def refusal(n: int) -> Refusal:
+def refusal(n: int, stage: str = "data") -> Refusal:
     a = accept(n)
     reply = settle(1, "failed").reply
-    return Refusal(name(n), START_US, "data", a.sender, a.envelope, "", reply, REFUSE, b"")
+    return Refusal(name(n), START_US, stage, a.sender, a.envelope, "", reply, REFUSE, b"")
 
 
 def upkeep(here: Here) -> None:

@@ -39,7 +39,7 @@ def test_an_account_is_kept_with_what_was_set_and_the_rest_at_its_default(tables
     assert tables.add_account("acme", {"lifetime_s": 60, "networks": ["192.0.2.0/24"]}, note())
 
     found = tables.directory(-1).accounts["acme"]
-    assert found == Account("acme", lifetime_s=60, networks=("192.0.2.0/24",))
+    assert found == Account("acme", lifetime_s=60, networks=("192.0.2.0/24",), created_us=1)
 
 
 def test_an_account_is_added_once(tables):

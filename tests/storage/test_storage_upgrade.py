@@ -5,6 +5,7 @@ from tests.spool.given import START_US, name
 from tests.storage import damage, old_files
 from tests.storage.damage import Lives, missing
 
+from postweir.spool.ports import Judged
 from postweir.storage.spool_reader import SqliteReader
 from postweir.storage.spool_recovery import note, read_record
 from postweir.storage.spool_schema import MIGRATIONS, migrate
@@ -143,3 +144,28 @@ def test_columns_of_before_stand_for_nothing(tmp_path):
     reader = SqliteReader(tmp_path / "shard-1.db", shard=1)
     assert reader.message(name(9999)).state == "queued"
     reader.close()
+
+
+def test_a_message_of_before_is_given_a_header_and_a_way_out(tmp_path):
+    """What waits unjudged in an old file is judged by a new policy, and leaves by its pool."""
+    old_files.make(tmp_path, 3, FEW)
+    store = SqliteStore(tmp_path / "shard-1.db", tmp_path / "bodies-1", now_us=lambda: START_US)
+    message = store.pending(0, 1)[0].message
+    store.commit([Judged(message, damage.LATE, b"")])
+    content = store.content(message)
+    damage.end(store)
+
+    assert content.pool == "bulk"
+    assert content.added.endswith(b"\r\nX-Class: late\r\n")
+
+
+@pytest.mark.parametrize("schema", OLD)
+def test_a_file_of_before_is_read_before_it_is_brought_up(tmp_path, schema):
+    """A command that looks into a silent shard's file finds the message as it was."""
+    old_files.make(tmp_path, schema, FEW)
+    reader = SqliteReader(tmp_path / "shard-1.db", shard=1)
+    row = reader.message(name(1))
+    reader.close()
+
+    assert (row.state, row.pool, row.lifetime_s, row.hold_until_us) == ("held", "", 172_800, None)
+    assert row.held_at_us is not None

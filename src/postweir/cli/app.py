@@ -8,7 +8,17 @@ from typing import Any
 import typer
 import typer.core
 
-from postweir.cli import accounts, mail, policies, printing, senders, service
+from postweir.cli import (
+    accounts,
+    mail,
+    policies,
+    printing,
+    promoting,
+    reasons,
+    replays,
+    senders,
+    service,
+)
 from postweir.cli.words import Doors
 from postweir.desk.ports import Missing, Misused, Trouble
 from postweir.runtime import settings
@@ -32,9 +42,11 @@ and take effect in a running service within a second. Times are UTC.
 \b
 Exit status:
   0  fine
-  1  the answer is no: not found, or a ledger that does not close; doctor: warnings
-  2  wrong words or settings; audit: a shard cannot be read; doctor: something is wrong
-  3  somebody could not be reached, or a file not be read or written
+  1  the answer is no: not found, a policy's own test that failed, a judge that does not
+     follow, a ledger that does not close; doctor: warnings
+  2  wrong words, settings or policy; audit: a shard cannot be read; doctor: something is wrong
+  3  somebody could not be reached, or a file not be read or written; policy replay: more
+     changes than the budget
 """
 
 
@@ -65,6 +77,9 @@ def build() -> typer.Typer:
     app.add_typer(accounts.account, name="account")
     app.add_typer(accounts.credential, name="credential")
     app.add_typer(senders.sender, name="sender")
+    promoting.add_to(policies.policy)
+    replays.add_to(policies.policy)
+    reasons.add_to(mail.message)
     app.add_typer(policies.policy, name="policy")
     app.add_typer(mail.message, name="message")
     app.add_typer(mail.queue, name="queue")
@@ -139,7 +154,7 @@ def _usage(fault: typer.TyperException) -> str:
     where = context.command_path if context is not None else "postweir"
     if where == "postweir" and getattr(fault, "option_name", "") in ("-c", "--config", "--json"):
         text += "; it stands after the verb"
-    return f"{text} (see {where} --help)"
+    return f"{text.rstrip('.')} (see {where} --help)"
 
 
 def _fail(text: str, status: int) -> int:

@@ -15,6 +15,7 @@ import rich.text
 from postweir.runtime import frames
 
 CELL_CHARS_MAX = 300  # a remote's reply stays a cell
+POLICY_CHARS = 16  # of a policy's name: pol_ and 12 digits
 FOLD_CHARS_MIN = 24  # the least width of a column that may wrap
 _STYLES = {
     "delivered": "green", "accept": "green", "active": "green", "allowed": "green",
@@ -40,6 +41,11 @@ def when(at_us: int | None) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def short(policy: str) -> str:
+    """Return a policy's name as people read it: its beginning is enough for every command."""
+    return policy[:POLICY_CHARS]
+
+
 def show_json(value: object) -> None:
     """Print a value as one line of JSON, and nothing else on standard output."""
     sys.stdout.write(frames.json(value).decode() + "\n")
@@ -61,7 +67,20 @@ def pairs(values: Sequence[tuple[str, object]]) -> None:
     width = max((len(name) for name, text in shown if text), default=0)
     for name, text in shown:
         if text:
-            line(f"{name:{width}}  {text}")
+            _folded(f"{name:{width}}  {text}", width + 2)
+
+
+def _folded(text: str, indent: int) -> None:
+    """Print a line; in a terminal it goes on below its beginning, and never breaks a word."""
+    width = rich.console.Console().width if sys.stdout.isatty() else 0
+    if width - indent < FOLD_CHARS_MIN:
+        return line(text)
+    for part in textwrap.wrap(
+        tame(text), width, subsequent_indent=" " * indent,
+        break_on_hyphens=False, break_long_words=False,
+    ):  # fmt: skip
+        line(part)
+    return None
 
 
 def told(lines: Sequence[tuple[str, str]], detail: str) -> None:
@@ -69,19 +88,10 @@ def told(lines: Sequence[tuple[str, str]], detail: str) -> None:
 
     In a terminal long lines go on below their beginning.
     """
-    width = rich.console.Console().width if sys.stdout.isatty() else 0
     for at, what in lines:
         stamp = " " * len(at) if what.startswith(detail) else at
         text = tame(what)
-        indent = len(at) + 2 + len(text) - len(text.lstrip())
-        if width - indent < FOLD_CHARS_MIN:
-            line(f"{stamp}  {text}")
-            continue
-        for part in textwrap.wrap(
-            f"{stamp}  {text}", width, subsequent_indent=" " * (indent + 2),
-            break_on_hyphens=False, break_long_words=False,
-        ):  # fmt: skip
-            line(part)
+        _folded(f"{stamp}  {text}", len(at) + 4 + len(text) - len(text.lstrip()))
 
 
 def cell(value: object) -> str:

@@ -17,7 +17,7 @@ Config = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of stable JSON.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the records.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 ByAccount = Annotated[str, typer.Option("--account", metavar="NAME", help="Of this account.")]
 BySender = Annotated[
     str, typer.Option("--sender", metavar="KEY", help="Of this sender: 'account|type|identity'.")

@@ -12,13 +12,13 @@ class Idle:
 
     def __init__(self) -> None:
         self._sites: OrderedDict[Session, Site[Handed]] = OrderedDict()  # longest first
-        self._sessions: dict[str, list[Session]] = {}  # by site, longest first
+        self._sessions: dict[tuple[str, str], list[Session]] = {}  # by site, longest first
 
     async def rest(self, site: Site[Handed], session: Session, seconds: float) -> bool:
         """Stay connected for a while; False when nothing came."""
         site.idle += 1
         self._sites[session] = site
-        self._sessions.setdefault(site.name, []).append(session)
+        self._sessions.setdefault(site.key, []).append(session)
         try:
             return await session.park(seconds)
         finally:
@@ -26,7 +26,7 @@ class Idle:
 
     def wake(self, site: Site[Handed], count: int) -> None:
         """Let up to `count` of a site's go on, those first that worked last."""
-        for session in self._sessions.get(site.name, ())[::-1][:count]:
+        for session in self._sessions.get(site.key, ())[::-1][:count]:
             self._forget(session)
             session.unpark(True)
 
@@ -41,7 +41,7 @@ class Idle:
         if site is None:
             return
         site.idle -= 1
-        sessions = self._sessions[site.name]
+        sessions = self._sessions[site.key]
         sessions.remove(session)
         if not sessions:
-            del self._sessions[site.name]
+            del self._sessions[site.key]

@@ -33,6 +33,14 @@ class Meters:
             "postweir_delivery_unsent",
             "Recipients given back unsent, for their shard could not record an outcome.",
         )
+        self.pool_unknown = metrics.counter(
+            "postweir_delivery_pool_unknown",
+            "Recipients whose pool is not in the settings: they left without one.",
+        )
+        self.pool_unusable = metrics.counter(
+            "postweir_delivery_pool_unusable",
+            "Connections made from another address, for none of their pool could be used.",
+        )
         self.in_hand = metrics.gauge(
             "postweir_delivery_in_hand", "Recipients handed out and not known to be settled."
         )

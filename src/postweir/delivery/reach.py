@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 from postweir.delivery.route import Hop
 from postweir.delivery.session import Limits, Session, Unreached, open_session
+from postweir.delivery.sources import ANY, Pools, Sources
 from postweir.mail.reply import Reply
 from postweir.runtime.log import Log
+from postweir.runtime.net import is_ours
 
 CONNECT_WAITS_MAX = 3  # connect_s, this often, for all addresses but the last together
 SHARE_S_MIN = 5.0  # for one address at least: three tries of TCP, or the pause before a greeting
@@ -37,15 +39,17 @@ class Reacher:
         self.limits = Limits(30.0, 300.0, 600.0)
         self.want_tls = True
         self.hostname = "localhost"  # what we say in EHLO
+        self.pools: Pools | None = None
 
-    async def reach(self, hops: Sequence[Hop]) -> Session:
+    async def reach(self, hops: Sequence[Hop], sources: Sources = ANY) -> Session:
         """Return a connection to the first host that answers. Raises `Unreached`, transient."""
+        hops = [hop for hop in hops if sources.facing(hop.address)] or hops
         until_s = self._loop.time() + self.limits.connect_s * CONNECT_WAITS_MAX
         reply, peer = Reply(451, "4.4.1", "No host to try"), ""
         for left, hop in zip(range(len(hops), 0, -1), self._in_order(hops), strict=True):
             share_s = max((until_s - self._loop.time()) / left, SHARE_S_MIN)
             try:
-                session = await self._open_within(hop, share_s if left > 1 else None)
+                session = await self._open_within(hop, sources, share_s if left > 1 else None)
             except Unreached as fault:
                 reply, peer = fault.reply, str(hop)
                 self._note_dead(hop)
@@ -59,26 +63,37 @@ class Reacher:
             reply = Reply(451, "4.4.1", f"The host takes no mail: {reply}")
         raise Unreached(reply, peer=peer)
 
-    async def _open_within(self, hop: Hop, share_s: float | None) -> Session:
+    async def _open_within(self, hop: Hop, sources: Sources, share_s: float | None) -> Session:
         try:
             async with asyncio.timeout(share_s):
-                return await self._open(hop)
+                return await self._open(hop, sources)
         except TimeoutError:
             raise Unreached(Reply(451, "4.4.1", f"{hop} does not answer in time")) from None
 
-    async def _open(self, hop: Hop) -> Session:
+    async def _open(self, hop: Hop, sources: Sources) -> Session:
         context = self._context if self.want_tls else None
         try:
-            session = await open_session(hop, self.hostname, context=context, limits=self.limits)
+            session = await self._begin(hop, sources, context)
         except Unreached as fault:
             if not fault.tls_failed:
                 raise
             self._log.info("delivery.tls_failed", peer=str(hop), why=fault.reply.text)
-            session = await open_session(hop, self.hostname, context=None, limits=self.limits)
-        if session.source == hop.address and hop.port in self._own_ports:
+            session = await self._begin(hop, sources, None)
+        # Who comes from one address of ours meets another of ours there.
+        if hop.port in self._own_ports and (
+            session.source == hop.address or (sources.addresses and is_ours(hop.address))
+        ):
             session.close()
             raise Unreached(Reply(451, "4.4.6", f"{hop} is ourselves"))
         return session
+
+    async def _begin(self, hop: Hop, sources: Sources, context: ssl.SSLContext | None) -> Session:
+        local = None
+        if self.pools is not None and sources.addresses:
+            local = self.pools.bind(sources, hop.address)
+        return await open_session(
+            hop, self.hostname, context=context, limits=self.limits, local=local
+        )
 
     def _in_order(self, hops: Sequence[Hop]) -> list[Hop]:
         now_s = self._loop.time()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from postweir.delivery.route import Hop
+from postweir.delivery.sources import ANY, Sources
 from postweir.mail.reply import Reply
 
 RECIPIENTS_MAX = 100  # a transaction; RFC 5321 4.5.3.1.8: what every server must take
@@ -54,9 +55,10 @@ E = TypeVar("E", bound=Entry)
 
 @dataclass(slots=True, eq=False)
 class Site(Generic[E]):
-    """One destination: what waits for it and how it fares."""
+    """One destination, as one of our addresses sees it: what waits for it and how it fares."""
 
     name: str
+    sources: Sources = ANY  # what its connections come from
     hops: Sequence[Hop] = ()  # as the last route said
     senders: OrderedDict[str, list[tuple[int, int, tuple[int, str]]]] = field(
         default_factory=OrderedDict
@@ -75,6 +77,10 @@ class Site(Generic[E]):
     quiet_since_s: float = 0.0  # when it was last heard of, or first asked
 
     @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.sources.name
+
+    @property
     def busy(self) -> int:
         return self.open + self.opening - self.idle
 
@@ -89,16 +95,17 @@ class Schedule(Generic[E]):
     def __init__(self, *, connections_per_site_max: int, shut_s: float) -> None:
         self.connections_per_site_max = connections_per_site_max
         self.shut_s = shut_s
-        self._sites: OrderedDict[str, Site[E]] = OrderedDict()
+        self._sites: OrderedDict[tuple[str, str], Site[E]] = OrderedDict()
         self._numbers = 0
 
-    def site(self, name: str) -> Site[E]:
-        """Return a site by name."""
-        found = self._sites.get(name)
+    def site(self, name: str, sources: Sources = ANY) -> Site[E]:
+        """Return a site by name, and by what mail leaves by."""
+        found = self._sites.get((name, sources.name))
         if found is None:
-            found = self._sites[name] = Site(name)
+            found = self._sites[name, sources.name] = Site(name)
             if len(self._sites) > SITES_MAX:
                 self._forget_one()
+        found.sources = sources
         return found
 
     def add(self, site: Site[E], entry: E) -> None:
@@ -226,7 +233,7 @@ class Schedule(Generic[E]):
 
     def _forget_one(self) -> None:
         """Forget the oldest site with nothing to do."""
-        for name, site in self._sites.items():
+        for key, site in self._sites.items():
             if site.unused:
-                del self._sites[name]
+                del self._sites[key]
                 return

@@ -6,9 +6,10 @@ recipient; that the worker does.
 """
 
 import asyncio
+import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from postweir.delivery.contents import Letter, Unfit
@@ -362,17 +363,24 @@ class Session(asyncio.Protocol):
 
 
 async def open_session(
-    hop: Hop, hostname: str, *, context: ssl.SSLContext | None, limits: Limits
+    hop: Hop,
+    hostname: str,
+    *,
+    context: ssl.SSLContext | None,
+    limits: Limits,
+    local: socket.socket | None = None,
 ) -> Session:
-    """Connect, greet, and shake hands if the host offers to. Raises `Unreached`."""
-    loop = asyncio.get_running_loop()
+    """Connect, greet, and shake hands if the host offers to. Raises `Unreached`.
+
+    `local` has the address of ours to come from; it is the session's from now on.
+    """
+
+    def made() -> Session:
+        return Session(hop, hostname, want_tls=context is not None, limits=limits)
+
     try:
         async with asyncio.timeout(limits.connect_s):
-            _, session = await loop.create_connection(
-                lambda: Session(hop, hostname, want_tls=context is not None, limits=limits),
-                hop.address,
-                hop.port,
-            )
+            session = await _connected(hop, made, local)
     except TimeoutError:
         raise Unreached(Reply(451, "4.4.1", f"{hop} does not answer")) from None
     except OSError as fault:
@@ -384,3 +392,16 @@ async def open_session(
         session.close()
         raise
     return session
+
+
+async def _connected(hop: Hop, made: Callable[[], Session], local: socket.socket | None) -> Session:
+    """Return a session on a connection, from a socket of ours if there is one. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    if local is None:
+        return (await loop.create_connection(made, hop.address, hop.port))[1]
+    try:
+        await loop.sock_connect(local, (hop.address, hop.port))
+        return (await loop.create_connection(made, sock=local))[1]
+    except BaseException:
+        local.close()
+        raise

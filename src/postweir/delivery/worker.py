@@ -27,6 +27,7 @@ from postweir.delivery.reach import Reacher
 from postweir.delivery.route import Nowhere, Route, Router
 from postweir.delivery.schedule import Schedule, Site
 from postweir.delivery.session import Limits, Sent, Session, Unreached
+from postweir.delivery.sources import Pools
 from postweir.delivery.ways import Ways
 from postweir.mail.address import domain_of
 from postweir.mail.reply import Reply
@@ -91,7 +92,8 @@ class Worker:
         self._contents = Contents()
         self._ways = Ways(router)
         self._idle = Idle()
-        self._hungry: dict[str, Site[Handed]] = {}  # want a connection when there may be one
+        # Those that want a connection when there may be one.
+        self._hungry: dict[tuple[str, str], Site[Handed]] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
         self._sending: dict[Session, tuple[asyncio.Task[Any], list[Handed]]] = {}
@@ -102,6 +104,8 @@ class Worker:
         """Go by these settings; what has begun goes on by the old."""
         self._settings = settings
         self._ways.use(router)
+        self._pools = Pools(settings.pools, meters=self._meters, log=self._log)
+        self._reacher.pools = self._pools
         self._reacher.hostname = hostname
         self._reacher.limits = Limits(settings.connect_s, settings.reply_s, settings.final_reply_s)
         self._reacher.want_tls = settings.tls == "opportunistic"
@@ -161,11 +165,11 @@ class Worker:
             await asyncio.sleep(0)
 
     def _queue_all(self, routed: list[tuple[Handed, Route | Nowhere]], now_s: float) -> None:
-        touched: dict[str, Site[Handed]] = {}
+        touched: dict[tuple[str, str], Site[Handed]] = {}
         for one, route in routed:
             site = self._queue(one, route, now_s)
             if site is not None:
-                touched[site.name] = site
+                touched[site.key] = site
         for site in touched.values():
             self._staff(site)
 
@@ -178,7 +182,8 @@ class Worker:
         if self._is_anothers(found, domain_of(one.out.address)):
             self._hands.hand_on(one, found.site)
             return None
-        site = self._schedule.site(found.site)
+        sources = self._pools.sources(one.content.pool, one.sender)
+        site = self._schedule.site(found.site, sources)
         site.hops = found.hops
         shut = self._schedule.shut(site, now_s)
         if shut is not None:
@@ -210,7 +215,7 @@ class Worker:
             self._idle.wake(site, len(site.messages))
         for _ in range(self._schedule.openings(site, now_s)):
             if len(self._connections) >= self._connections_max:
-                self._hungry[site.name] = site
+                self._hungry[site.key] = site
                 self._idle.dismiss_one()
                 return
             site.opening += 1
@@ -240,7 +245,7 @@ class Worker:
     async def _reach(self, site: Site[Handed]) -> Session | None:
         """Connect to the first host that answers; None when none does, and all are deferred."""
         try:
-            return await self._reacher.reach(site.hops)
+            return await self._reacher.reach(site.hops, site.sources)
         except Unreached as fault:
             self._unreached(site, fault.reply, fault.peer)
             return None

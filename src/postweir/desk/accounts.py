@@ -2,7 +2,7 @@
 
 import ipaddress
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from postweir.desk import names
@@ -12,7 +12,9 @@ from postweir.mail.address import parse_path
 from postweir.runtime.frames import Struct
 
 SETTABLE = {
-    k: v for k, v in typing.get_type_hints(Account).items() if k not in ("name", "suspended")
+    k: v
+    for k, v in typing.get_type_hints(Account).items()
+    if k not in ("name", "suspended", "created_us")
 }
 CHOICES = {"bare_newline": ("refuse", "normalise")}
 SOURCES = (*Account("").identity_order, "forwarded")
@@ -20,6 +22,7 @@ SOURCES = (*Account("").identity_order, "forwarded")
 AT_LEAST = {"lifetime_s": 60, "sender_messages_1h": 1, "bounces_1h_max": 0}
 AT_MOST = {"lifetime_s": 30 * 86_400, "sender_messages_1h": 10**9, "bounces_1h_max": 10**9}
 NETWORKS_MAX = 1000  # all accounts' networks are looked up at each connection
+DOMAINS_MAX = 1000  # gone through for each message, some 50 us
 
 
 class Shown(Struct, frozen=True):
@@ -124,9 +127,8 @@ def _value(key: str, text: str) -> Any:
         raise Misused(f"{key} is one of {', '.join(CHOICES[key])}, not {text!r}")
     if key == "return_path":
         return _return_path(text)
-    if key in ("networks", "identity_order"):
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        return [_network(p) for p in parts] if key == "networks" else _order(parts)
+    if key in LISTS:
+        return LISTS[key]([part.strip() for part in text.split(",") if part.strip()])
     return text
 
 
@@ -136,6 +138,17 @@ def _number(key: str, text: str) -> int:
     if not AT_LEAST[key] <= int(text) <= AT_MOST[key]:
         raise Misused(f"{key} is {text}; it must lie from {AT_LEAST[key]} to {AT_MOST[key]}")
     return int(text)
+
+
+def _networks(parts: list[str]) -> list[str]:
+    return [_network(part) for part in parts]
+
+
+def _domains(parts: list[str]) -> list[str]:
+    if len(parts) > DOMAINS_MAX:
+        raise Misused(f"at most {DOMAINS_MAX} domains an account; leave it empty for any")
+    found = [names.domain(part) for part in parts]
+    return list(dict.fromkeys(found))
 
 
 def _network(text: str) -> str:
@@ -154,6 +167,11 @@ def _order(parts: list[str]) -> list[str]:
     if len(set(parts)) != len(parts):
         raise Misused("identity_order names a source twice")
     return parts
+
+
+LISTS: dict[str, Callable[[list[str]], list[str]]] = {
+    "networks": _networks, "domains": _domains, "identity_order": _order,
+}  # fmt: skip
 
 
 def _return_path(text: str) -> str:

@@ -30,7 +30,8 @@ class Changed(Struct, frozen=True):
 
 async def show(office: Office, id: str) -> Timeline:
     """Return a message's life. Raises Missing, Misused, Unreadable."""
-    return journal.timeline(*await find(office, id))
+    row, steps = await find(office, id)
+    return journal.timeline(row, steps, hold_days=office.settings.spool.hold_days)
 
 
 async def find(office: Office, id: str) -> Found:

@@ -12,6 +12,7 @@ _FIRST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _REST = _FIRST | frozenset("._-")
 SCOPES = ("account", "sender", "domain")
 TYPES = ("sasl", "x-authuser", "x-authsender", "received", "script", "forwarded", "account")
+MEANT_MAX = 12  # told of what is known: a line or two
 REASON_CHARS_MAX = 500  # a sentence; it goes into logs and rows
 
 
@@ -67,4 +68,5 @@ def meant(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]}?"
-    return "; known: " + ", ".join(names) if names else ""
+    more = f" and {len(names) - MEANT_MAX} more" if len(names) > MEANT_MAX else ""
+    return "; known: " + ", ".join(names[:MEANT_MAX]) + more if names else ""

@@ -1,17 +1,17 @@
-"""Policies: write the default one, check one, and say which is in force."""
+"""Policies in files: write the default one, check one, run its own tests."""
 
-import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from postweir.desk.ports import Misused, Office
+from postweir.desk.ports import Misused
 from postweir.judge import bundles, checking
-from postweir.runtime import frames
+from postweir.judge.checking import Report
+from postweir.policy import document
+from postweir.policy.bundle import Bundle
+from postweir.policy.dialect import COST_TOTAL_MAX
+from postweir.policy.verdict import VERBS, Fact
 from postweir.runtime.frames import Struct
-from postweir.runtime.metrics import asked
-
-FILE_BYTES_MAX = 1024 * 1024  # the check has its own, lower bound, and words for it
-ASK_S = 0.5
 
 
 class Fault(Struct, frozen=True):
@@ -23,6 +23,30 @@ class Fault(Struct, frozen=True):
     do: str
 
 
+class Passed(Struct, frozen=True):
+    """One step of the check that found nothing against the policy."""
+
+    name: str
+    took_ms: int
+    said: str
+
+
+class Summary(Struct, frozen=True):
+    """What a policy consists of, and how much of the budget it takes."""
+
+    rules: int = 0
+    verbs: dict[str, int] = {}  # how many rules of each
+    shadow: list[str] = []  # rules on trial
+    off: list[str] = []  # rules that are not looked at
+    sets: dict[str, int] = {}  # keys of each
+    patterns: list[str] = []
+    throttles: list[str] = []
+    limits: dict[str, int] = {}
+    tests: int = 0
+    cost: int = 0  # steps of all rules at worst
+    cost_max: int = COST_TOTAL_MAX
+
+
 class Checked(Struct, frozen=True):
     """What came of a check."""
 
@@ -30,17 +54,39 @@ class Checked(Struct, frozen=True):
     file: str
     policy: str  # its name, "" when it has faults
     faults: list[Fault]
+    notices: list[Fault] = []  # what its author should know, and may leave as it is
+    passed: list[Passed] = []
+    summary: Summary = Summary()
 
 
-class Status(Struct, frozen=True):
-    """Which policy is in force."""
+class Part(Struct, frozen=True):
+    """A part of a condition, and what it came to: true, false, or what the engine said."""
 
-    promoted: str  # "" when nobody knows
-    candidate: str | None = None
-    stage: str | None = None
-    share: float = 0
-    barred: list[str] = []
-    judges: dict[str, str] = {}  # what each judge that answered runs
+    text: str
+    came: str
+
+
+class Test(Struct, frozen=True):
+    """One of a policy's own tests, and what came of it."""
+
+    rule: str
+    number: int  # of the rule's tests, from 1
+    name: str
+    where: str
+    ok: bool
+    expected: bool
+    came: str  # true, false, or what the engine said
+    facts: dict[str, Fact]
+    parts: list[Part]  # of one that failed: each part of the condition
+
+
+class Tests(Struct, frozen=True):
+    """What came of a policy's own tests."""
+
+    ok: bool
+    file: str
+    tests: list[Test]
+    faults: list[Fault]  # with any but of the tests, none was run
 
 
 def new(path: Path) -> Path:
@@ -55,50 +101,51 @@ def new(path: Path) -> Path:
 
 def check(path: Path) -> Checked:
     """Check a policy file. Raises OSError."""
-    with path.open("rb") as file:
-        data = file.read(FILE_BYTES_MAX + 1)
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as fault:
-        line = data[: fault.start].count(b"\n") + 1
-        wrong = [Fault(f"{path}:{line}", "", "is not UTF-8", "save it as UTF-8")]
-        return Checked(False, str(path), "", wrong)
-    faults = [Fault(f.where, f.rule, f.what, f.do) for f in checking.check(text, str(path))]
-    name = "" if faults else checking.parse(text, str(path)).hash
-    return Checked(not faults, str(path), name, faults)
+    return checked(path, checking.check_file(path))
 
 
-def status(office: Office) -> Status:
-    """Return the policy that the running judges have, or else the one on judge 1's disk."""
-    running = _running(office)
-    if running:
-        first = next(iter(running.values()))
-        return Status(first, judges=running)
-    return Status(_on_disk(office.settings.data / "policy" / "1"))
+def checked(path: Path, report: Report) -> Checked:
+    """Return what a check found, as people and scripts are told it."""
+    bundle = report.parsed.bundle if report.parsed else None
+    return Checked(
+        ok=report.ok,
+        file=str(path),
+        policy=bundle.hash if bundle and report.ok else "",
+        faults=_faults(report.faults),
+        notices=_faults(report.notices),
+        passed=[Passed(one.name, round(one.took_s * 1000), one.said) for one in report.passed],
+        summary=_summary(bundle, report) if bundle else Summary(),
+    )
 
 
-def _running(office: Office) -> dict[str, str]:
-    found = {}
-    for index in range(1, office.settings.judge.workers + 1):
-        health = _read(asked(office.settings.run / f"judge-{index}.port", "/health", ASK_S))
-        name = health.get("policy") or health.get("promoted")
-        if isinstance(name, str) and name:
-            found[str(index)] = name
-    return found
+def run_tests(path: Path) -> Tests:
+    """Run a policy's own tests. Raises OSError."""
+    report = checking.check_file(path, gated=False)
+    tests = [
+        Test(
+            one.rule, one.number, one.name, one.where, one.ok, one.expected, one.came,
+            one.facts, [Part(text, came) for text, came in one.parts],
+        )
+        for one in report.tests
+    ]  # fmt: skip
+    return Tests(report.ok, str(path), tests, _faults(report.faults))
 
 
-def _read(body: bytes | None) -> dict[str, Any]:
-    """Return what a process says of itself; empty when it says nothing."""
-    try:
-        found: dict[str, Any] = frames.from_json(body or b"", dict[str, Any])
-    except frames.Torn:
-        return {}
-    return found
+def _faults(faults: Iterable[document.Fault]) -> list[Fault]:
+    return [Fault(one.where, one.rule, one.what, one.do) for one in faults]
 
 
-def _on_disk(folder: Path) -> str:
-    """Return the promoted policy's name as a judge keeps it, "" before it ever ran."""
-    try:
-        return os.readlink(folder / "promoted")
-    except OSError:
-        return ""
+def _summary(bundle: Bundle, report: Report) -> Summary:
+    verbs = Counter(rule.verb for rule in bundle.rules)
+    return Summary(
+        rules=len(bundle.rules),
+        verbs={verb: verbs[verb] for verb in VERBS if verbs[verb]},
+        shadow=[rule.id for rule in bundle.rules if rule.mode == "shadow"],
+        off=[rule.id for rule in bundle.rules if rule.mode == "off"],
+        sets={one.id: one.size for one in bundle.sets},
+        patterns=[one.id for one in bundle.patterns],
+        throttles=[one.id for one in bundle.throttles],
+        limits=dict(bundle.limits),
+        tests=sum(len(rule.tests) for rule in bundle.rules),
+        cost=report.cost,
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from postweir.identity.sender import Credential, Directory
+from postweir.judge.ports import Deployment, Loadable
 from postweir.runtime.frames import Value
 from postweir.runtime.settings import Settings
 from postweir.spool.ports import Page, Request
@@ -60,12 +61,53 @@ class Tables(Protocol):
         """Write a request for all shards; returns its number."""
         ...
 
+    def note(self, note: Note) -> None:
+        """Write a line of the audit log alone: what it tells of was done elsewhere."""
+        ...
+
     def after(self, number: int) -> Sequence[Request]:
         """Return requests with a higher number, oldest first, at most 1,000."""
         ...
 
     def notes(self, after: int, count_max: int) -> Sequence[tuple[int, Note]]:
         """Return numbered lines of the audit log after that number, oldest first."""
+        ...
+
+
+class KeptPolicy(Value, frozen=True):
+    """A policy as it was first deployed; its sets are kept apart."""
+
+    policy: str
+    canonical: bytes
+    source: str  # the TOML, as it was written
+    at_us: int
+    by: str
+
+
+class Policies(Protocol):
+    """The policies that were ever deployed: written once, never changed. All raise OSError."""
+
+    def deploy(self, verb: str, policy: Loadable, source: str, schema: bytes, note: Note) -> int:
+        """Keep a policy with its sets and facts schema, and put it in force; returns the number.
+
+        What is there already stays as it is. It is one transaction, with its note.
+        """
+        ...
+
+    def last(self) -> Deployment | None:
+        """Return the deployment that counts, None before the first."""
+        ...
+
+    def deployments(self) -> Sequence[Deployment]:
+        """Return the last 1,000 deployments, oldest first."""
+        ...
+
+    def kept(self, policy: str) -> KeptPolicy | None:
+        """Return a policy as it was first deployed, None when it never was."""
+        ...
+
+    def loadable(self, policy: str) -> Loadable | None:
+        """Return it with its sets. None: it was never deployed, or its sets are no longer kept."""
         ...
 
 
@@ -162,6 +204,7 @@ class Office:
     by: str  # who is at the desk
     now_us: Callable[[], int]
     files: Files | None = None
+    policies: Policies | None = None
 
     def note(self, verb: str, about: str, reason: str = "") -> Note:
         """Return the line that the audit log gets for a change made now."""
@@ -182,6 +225,10 @@ class Missing(Trouble):
 
 class Misused(Trouble):
     """The words make no sense: a bad name, an unknown key."""
+
+
+class Unusable(Misused):
+    """A policy that cannot be evaluated."""
 
 
 class Unreadable(Trouble):

@@ -38,6 +38,14 @@ def warnings(path: Path, now: Settings) -> list[Fault]:
         found.append(
             Fault(where, f"{now.tls.certificate} {days}", "renew it; no restart is needed")
         )
+    at = settings.where(path, "delivery", "pools")
+    found += [
+        Fault(at, f"pool {name}: this host has no address {one}",
+              "give it that address, or take it out: others of the pool are used, or none")
+        for name, addresses in now.delivery.pools.items()
+        for one in addresses
+        if not net.is_ours(one)
+    ]  # fmt: skip
     if os.geteuid() == 0:
         found.append(Fault(str(path), "you are root; nothing here needs root",
                            "give `up` a user of its own that owns storage.data"))  # fmt: skip

@@ -25,9 +25,10 @@ from postweir.edge.worker import Worker
 from postweir.identity.sender import Account, Sender
 from postweir.judge.ports import Ask, Asked
 from postweir.mail.envelope import Envelope
+from postweir.mail.headers import written
 from postweir.mail.received import loop_trace, received
 from postweir.mail.reply import Reply
-from postweir.policy.verdict import Verdict
+from postweir.policy.verdict import VERBS, Verdict
 from postweir.runtime import clock
 from postweir.spool.ports import Accept, Refusal, Unknown, Unsafe
 
@@ -93,6 +94,10 @@ async def _decide(arriving: Arriving) -> Outcome:
         return _disk_trouble(arriving, fault)
     asked = arriving.asked = await _judged(arriving)
     verdict = asked.verdict
+    if verdict is not None and verdict.verb not in VERBS:
+        # From a newer judge: we cannot do what we do not know, and it is asked again later.
+        arriving.worker.log.warning("edge.verb_unknown", message=arriving.id, rule=verdict.rule)
+        asked, verdict = Asked(None, "verb", asked.facts), None
     if verdict is not None and not verdict.takes_mail:
         return _refused(arriving, verdict, asked.facts)
     try:
@@ -194,7 +199,7 @@ def _accept(arriving: Arriving, asked: Asked, check: bytes, before: str) -> Acce
         sender=sender_of(arriving),
         client=visitor.client,
         tls=bool(visitor.tls),
-        added=added(arriving),
+        added=added(arriving) + _tag(arriving, asked.verdict),
         body=body,
         body_file=spill.path.name if spill else None,
         length=spill.length if spill else len(body or b""),
@@ -242,6 +247,16 @@ def added(arriving: Arriving) -> bytes:
     )
     ours = f"X-Postweir-Id: {arriving.id}\r\nX-Postweir-Sender: {shown}\r\n"
     return trace + ours.encode("ascii", "replace") + loop_trace(edge.hostname, arriving.id)
+
+
+def _tag(arriving: Arriving, verdict: Verdict | None) -> bytes:
+    """Return the header field that a verdict asks for; what would be no field is left out."""
+    if verdict is None or not verdict.header:
+        return b""
+    line = written(verdict.header)
+    if line is None:
+        arriving.worker.log.warning("edge.header_dropped", message=arriving.id, rule=verdict.rule)
+    return line or b""
 
 
 def sender_of(arriving: Arriving) -> Sender:

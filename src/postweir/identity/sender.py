@@ -41,6 +41,9 @@ class Account(Value, frozen=True):
         1000  # DSNs we make for this account in an hour; more are dropped, counted
     )
     return_path: str = ""  # bounces go here instead of MAIL FROM; "" means MAIL FROM
+    # What it says it sends for, with all below; rules see whether From is among them. (): unsaid.
+    domains: tuple[str, ...] = ()
+    created_us: int = 0  # when it was added; no setting
 
 
 class Credential(Value, frozen=True):

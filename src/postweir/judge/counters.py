@@ -1,28 +1,36 @@
-"""How much each sender and account sent lately: a minute and an hour, messages and recipients.
+"""How much each sender and account sent lately, to whom, what became of it, and what is usual.
 
-Pure: times come in as arguments, in seconds of one steadily growing clock. A message is counted
-once, by its id, which is remembered for as long as it counts.
+Pure: times come in as arguments, in seconds of one steadily growing clock that is about UTC
+(`levels.py` has it). A message is counted once, by its id, which is remembered for as long as it
+counts to the hour; until then all of it can be taken off again: messages, recipients, bytes,
+different and new recipients.
+
+New is a recipient to whom nobody of this sender (or account) wrote before. While a message is in
+its hour its recipients stand in the sender's and the account's own table; then they go into the
+filter of `met.py`. So what is put off and comes again finds its recipients as new as before.
 """
 
-from array import array
-from collections import OrderedDict
-from collections.abc import Iterable
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-HOUR_S, MINUTE_S = 3600.0, 60.0
-HOUR_SLOT_S, MINUTE_SLOT_S = 60.0, 5.0  # a window is up to one slot longer than its name
-SENDERS_MAX = 100_000  # who was silent longest is forgotten: 60 MB, 260 if all send all the time
+from postweir.judge.history import Usual
+from postweir.judge.keys import AccountKey, Key, Level, drop, put
+from postweir.judge.met import Hashes, Met, pair
+from postweir.judge.windows import DAY_S, HOUR_S
+from postweir.runtime.frames import Value
+
+# Who was silent longest is forgotten. Measured: a sender costs 0.9 KB with a message a day, 2 KB
+# with ten, 5 KB when it sends all the time; so 100 to 200 MB in practice.
+SENDERS_MAX = 100_000
 ACCOUNTS_MAX = 20_000
-IDS_MAX = 200_000  # 50 MB; beyond it a late question about an old message counts it again
-
-
-class Level(NamedTuple):
-    """What one key sent, the latest message included."""
-
-    messages_1m: int = 0
-    messages_1h: int = 0
-    recipients_1m: int = 0
-    recipients_1h: int = 0
+SHARE_MAX = 10  # an account with a tenth of all senders forgets its own, not those of others
+IDS_MAX = 200_000  # 60 MB; beyond it a late question about an old message counts it again
+GONE_MAX = 10_000  # that were taken off, and still stand in line for their end
+LOOKED_AT_MAX = 100  # recipients of a message, for different and new ones: 0.4 ms
+RECIPIENTS_MAX = 500_000  # of the last hour in all tables: 70 MB; beyond it the oldest go first
+WATCHED_S = 7 * DAY_S  # after so long of watching, who was not seen is new, and what is not usual
 
 
 class Entry(NamedTuple):
@@ -32,72 +40,29 @@ class Entry(NamedTuple):
     account: str
     sender: str
     recipients: int
+    bytes: int = 0
+    addresses: Sequence[str] = ()  # of recipients; the first LOOKED_AT_MAX are looked at
 
 
-class _Window:
-    """Sums over the last `span_s`, in slots."""
+class Kept(Value, frozen=True):
+    """What is remembered of a counted message, to take it off again."""
 
-    __slots__ = ("_slot_s", "_slots", "_span_s", "messages", "recipients")
-
-    def __init__(self, span_s: float, slot_s: float) -> None:
-        self._span_s, self._slot_s = span_s, slot_s
-        # Slot, messages, recipients; and so on, oldest first: 24 bytes a slot, not 150.
-        self._slots = array("q")
-        self.messages = self.recipients = 0
-
-    def add(self, at_s: float, messages: int, recipients: int) -> None:
-        """Add to the slot of that time; negative numbers take off, never below nothing."""
-        slots, slot = self._slots, int(at_s // self._slot_s)
-        place = len(slots)
-        while place and slots[place - 3] > slot:  # mostly the last one
-            place -= 3
-        if not place or slots[place - 3] != slot:
-            if messages < 0:
-                return  # it has left the window
-            slots[place:place] = array("q", (slot, 0, 0))
-            place += 3
-        messages = max(messages, -slots[place - 2])
-        recipients = max(recipients, -slots[place - 1])
-        slots[place - 2] += messages
-        slots[place - 1] += recipients
-        self.messages += messages
-        self.recipients += recipients
-
-    def slide(self, now_s: float) -> None:
-        """Forget what has left the window."""
-        slots, oldest = self._slots, (now_s - self._span_s) // self._slot_s
-        gone = 0
-        while gone < len(slots) and slots[gone] < oldest:
-            self.messages -= slots[gone + 1]
-            self.recipients -= slots[gone + 2]
-            gone += 3
-        if gone:
-            del slots[:gone]
+    at_s: float
+    account: str
+    sender: str
+    recipients: int
+    bytes: int
+    met: tuple[int, ...]  # its recipients, hashed, each once
+    new_sender: tuple[int, ...]  # those of them that it made count as new
+    new_account: tuple[int, ...]
 
 
-class _Key:
-    """One sender or account."""
+class Standing(NamedTuple):
+    """What is known of one key when a question is asked."""
 
-    __slots__ = ("hour", "minute")
-
-    def __init__(self) -> None:
-        self.hour = _Window(HOUR_S, HOUR_SLOT_S)
-        self.minute = _Window(MINUTE_S, MINUTE_SLOT_S)
-
-    def add(self, at_s: float, now_s: float, messages: int, recipients: int) -> None:
-        self.slide(now_s)
-        self.hour.add(at_s, messages, recipients)
-        if now_s - at_s < MINUTE_S or messages < 0:
-            self.minute.add(at_s, messages, recipients)
-
-    def slide(self, now_s: float) -> None:
-        self.hour.slide(now_s)
-        self.minute.slide(now_s)
-
-    def level(self) -> Level:
-        return Level(
-            self.minute.messages, self.hour.messages, self.minute.recipients, self.hour.recipients
-        )
+    level: Level
+    usual: Usual
+    first_s: float  # when it was first seen
 
 
 class Counters:
@@ -105,82 +70,258 @@ class Counters:
 
     def __init__(
         self,
+        hashes: Hashes,
+        met: Met | None = None,
         *,
+        since_s: float = 0.0,
         senders_max: int = SENDERS_MAX,
         accounts_max: int = ACCOUNTS_MAX,
         ids_max: int = IDS_MAX,
+        recipients_max: int = RECIPIENTS_MAX,
     ) -> None:
-        self._senders: OrderedDict[str, _Key] = OrderedDict()
-        self._accounts: OrderedDict[str, _Key] = OrderedDict()
-        self._ids: OrderedDict[str, Entry] = OrderedDict()
-        self._senders_max, self._accounts_max, self._ids_max = senders_max, accounts_max, ids_max
+        self.hashes, self.met = hashes, met if met is not None else Met()
+        self.since_s = since_s  # since when we watch
+        self.accounts: OrderedDict[str, AccountKey] = OrderedDict()
+        self.senders_total = 0
+        # In the order they were counted, which is that in which they end; but for those that were
+        # judged late, whose ends stand in a heap. (No OrderedDict: to copy it for a snapshot takes
+        # fifteen times as long.)
+        self.ids: dict[str, Kept] = {}
+        self._order: deque[str] = deque()  # of `ids`, with some that were taken off
+        self._last_s = 0.0
+        self.late: dict[str, tuple[float, Kept]] = {}  # with its end
+        self._ends: list[tuple[float, str]] = []
+        self._recipients = 0  # in all that is remembered
+        self._senders_max, self._accounts_max = senders_max, accounts_max
+        self._ids_max, self._recipients_max = ids_max, recipients_max
+        # While snapshot `mark` is written it is told before a key changes, to take it as it was.
+        self.before: Callable[[Key], None] | None = None
+        self.mark = 0
 
-    def count(self, message: str, entry: Entry, now_s: float) -> bool:
-        """Count a message; False when its id was counted before, or it is too old to count."""
-        self._forget(now_s)
-        if message in self._ids or now_s - entry.at_s >= HOUR_S:
+    def count(self, message: str, entry: Entry, now_s: float, *, again: bool = True) -> bool:
+        """Count a message; False when its id was counted before, or it is too old to count.
+
+        Without `again` it is read back: nobody will ask about it, so an old one need not be
+        remembered, and one older than a day counts as usual for its day.
+        """
+        self._expire(now_s, 1)  # one comes, one goes; `tidy` sees to the rest
+        age_s = now_s - entry.at_s
+        if message in self.ids or message in self.late or (again and age_s >= DAY_S):
             return False
-        self._ids[message] = entry
-        self._add(entry, now_s, 1)
+        account = self.account_key(entry.account, entry.at_s)
+        sender = self._sender(account, entry.sender, entry.at_s)
+        met = self._hashed(entry.addresses)
+        kept = Kept(
+            entry.at_s, entry.account, entry.sender, entry.recipients, entry.bytes, met,
+            self._new(sender, met), self._new(account, met),
+        )  # fmt: skip
+        for key, new in ((sender, kept.new_sender), (account, kept.new_account)):
+            key.add(entry.at_s, now_s, (1, entry.recipients, entry.bytes, len(new)))
+        if age_s < HOUR_S:
+            self.remember(message, kept, entry.at_s + HOUR_S)
+        else:
+            self._meet(kept, sender, account, now_s)
+            if again:
+                self.remember(message, _old(kept), now_s + HOUR_S)
         return True
 
-    def uncount(self, message: str, now_s: float) -> bool:
+    def uncount(self, message: str) -> bool:
         """Take a message off again; False when it is not remembered."""
-        entry = self._ids.pop(message, None)
-        if entry is None:
+        kept = self.ids.pop(message, None)
+        if kept is None:
+            _, kept = self.late.pop(message, (0.0, None))
+        if kept is None:
             return False
-        self._add(entry, now_s, -1)
+        if self._order and self._order[-1] == message:  # mostly what was just put off
+            self._order.pop()
+        elif len(self._order) > 2 * len(self.ids) + GONE_MAX:
+            self._order = deque(one for one in self._order if one in self.ids)
+        self._recipients -= len(kept.met)
+        account, sender = self._found(kept)
+        for key, new in ((account, kept.new_account), (sender, kept.new_sender)):
+            if key is not None:
+                self._changes(key)
+                key.take_off(kept.at_s, kept.recipients, kept.bytes, len(new))
+                drop(key, kept.met, new)
         return True
 
     def counted(self, message: str) -> bool:
         """True when this id was counted and is remembered."""
-        return message in self._ids
+        return message in self.ids or message in self.late
 
-    def restore(self, lately: Iterable[tuple[str, Entry]], now_s: float) -> int:
-        """Count what others remember of the last hour; returns how many were new."""
-        return sum(self.count(message, entry, now_s) for message, entry in lately)
+    def came_of(self, kind: str, account: str, sender: str, at_s: float, now_s: float) -> None:
+        """Count what became of one recipient: delivered, bounced, or unknown."""
+        if now_s - at_s >= DAY_S:
+            return
+        owner = self.account_key(account, at_s)
+        for key in (owner, self._sender(owner, sender, at_s)):
+            key.came_of(kind, at_s, now_s)
+
+    def took(self, account: str, from_domain: str, envelope_domain: str, now_s: float) -> None:
+        """Note the domains of a message that was taken."""
+        found = self.accounts.get(account)
+        if found is None:
+            return
+        today = int(now_s // DAY_S)
+        for domains, domain in (
+            (found.from_domains, from_domain),
+            (found.envelope_domains, envelope_domain),
+        ):
+            if domain:
+                self._changes(found)
+                domains.add(domain, today)
+
+    def standing(self, account: str, sender: str, now_s: float) -> tuple[Standing, Standing]:
+        """Return what is known of a sender and of its account."""
+        owner = self.accounts.get(account)
+        key = owner.senders.get(sender) if owner is not None else None
+        return _standing(key, now_s), _standing(owner, now_s)
 
     def sender(self, key: str, now_s: float) -> Level:
         """Return a sender's level."""
-        return _level(self._senders, key, now_s)
+        return self.standing(key.partition("|")[0], key, now_s)[0].level
 
     def account(self, name: str, now_s: float) -> Level:
         """Return an account's level."""
-        return _level(self._accounts, name, now_s)
+        return _standing(self.accounts.get(name), now_s).level
+
+    def domains(self, account: str) -> AccountKey | None:
+        """Return the account, for what it is known to send with."""
+        return self.accounts.get(account)
+
+    def watched(self, now_s: float) -> bool:
+        """True when we watch for long enough to say what is usual."""
+        return now_s - self.since_s >= WATCHED_S
+
+    def age_known(self, first_s: float, now_s: float) -> bool:
+        """True when a key's first time is its first, or so long ago that it does not matter."""
+        return first_s - self.since_s >= WATCHED_S or now_s - first_s >= WATCHED_S
+
+    def tidy(self, now_s: float, count_max: int = 200) -> bool:
+        """End some of what has left the hour; True when more is left."""
+        self.met.forget(now_s)
+        return self._expire(now_s, count_max)
+
+    def remember(self, message: str, kept: Kept, end_s: float) -> None:
+        """Remember a counted message until then, and its recipients."""
+        if kept.at_s < self._last_s or end_s > kept.at_s + HOUR_S:
+            self.late[message] = end_s, kept
+            heapq.heappush(self._ends, (end_s, message))
+        else:
+            self.ids[message], self._last_s = kept, kept.at_s
+            self._order.append(message)
+        self._recipients += len(kept.met)
+        account, sender = self._found(kept)
+        put(account, kept.met, kept.new_account)
+        put(sender, kept.met, kept.new_sender)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids) + len(self.late)
 
-    def _add(self, entry: Entry, now_s: float, sign: int) -> None:
-        for keys, key, most in (
-            (self._senders, entry.sender, self._senders_max),
-            (self._accounts, entry.account, self._accounts_max),
-        ):
-            found = keys.get(key)
-            if found is None:
-                if sign < 0:
-                    continue
-                found = keys[key] = _Key()
-                if len(keys) > most:
-                    keys.popitem(last=False)
-            else:
-                keys.move_to_end(key)
-            found.add(entry.at_s, now_s, sign, sign * entry.recipients)
+    def _hashed(self, addresses: Sequence[str]) -> tuple[int, ...]:
+        if len(addresses) == 1:
+            return (self.hashes.of(addresses[0]),)
+        return tuple({self.hashes.of(address) for address in addresses[:LOOKED_AT_MAX]})
 
-    def _forget(self, now_s: float) -> None:
-        """Drop ids that count no more; a few at each call, for they come about in order."""
-        for _ in range(2):
-            if not self._ids:
-                return
-            oldest = next(iter(self._ids))
-            if now_s - self._ids[oldest].at_s < HOUR_S and len(self._ids) < self._ids_max:
-                return
-            del self._ids[oldest]
+    def _new(self, key: Key, met: Iterable[int]) -> tuple[int, ...]:
+        recent, number = key.recent, key.number
+        if recent:
+            met = [one for one in met if not recent.get(one, 0) & 1]
+        return tuple([one for one in met if pair(number, one) not in self.met])
+
+    def account_key(self, name: str, at_s: float) -> AccountKey:
+        """Return an account, made if it is not there; it is used now."""
+        found = self.accounts.get(name)
+        if found is None:
+            found = self.accounts[name] = AccountKey(name, name, self.hashes.of(name), at_s)
+            self._begins(found)
+            if len(self.accounts) > self._accounts_max:
+                _, gone = self.accounts.popitem(last=False)
+                self.senders_total -= len(gone.senders)
+        else:
+            self.accounts.move_to_end(name)
+            self._changes(found)
+        return found
+
+    def sender_key(self, name: str, key: str, at_s: float) -> Key:
+        """Return a sender of an account, made if it is not there; both are used now."""
+        return self._sender(self.account_key(name, at_s), key, at_s)
+
+    def _sender(self, account: AccountKey, key: str, at_s: float) -> Key:
+        found = account.senders.get(key)
+        if found is not None:
+            account.senders.move_to_end(key)
+            self._changes(found)
+            return found
+        found = account.senders[key] = Key(account.name, key, self.hashes.of(key), at_s)
+        self._begins(found)
+        self.senders_total += 1
+        if self.senders_total > self._senders_max:
+            # Who makes up senders loses its own. Else the account that was silent longest does.
+            loser = account
+            if len(account.senders) <= self._senders_max // SHARE_MAX:
+                loser = next((a for a in self.accounts.values() if a.senders), account)
+            loser.senders.popitem(last=False)
+            self.senders_total -= 1
+        return found
+
+    def _begins(self, key: Key) -> None:
+        key.marked = self.mark  # it was not there when this snapshot began
+
+    def _changes(self, key: Key) -> None:
+        if self.before is not None and key.marked != self.mark:
+            self.before(key)
+
+    def _found(self, kept: Kept) -> tuple[AccountKey | None, Key | None]:
+        """Return whom a message counts for, as far as they are remembered."""
+        account = self.accounts.get(kept.account)
+        return account, account.senders.get(kept.sender) if account is not None else None
+
+    def _expire(self, now_s: float, count_max: int) -> bool:
+        """End messages that left their hour, or for which there is no room; oldest first."""
+        for _ in range(count_max):
+            kept = self._next_end(now_s)
+            if kept is None:
+                return False
+            self._recipients -= len(kept.met)
+            account, sender = self._found(kept)
+            for key in (account, sender):
+                if key is not None:
+                    drop(key, kept.met, ())
+            self._meet(kept, sender, account, now_s)
+        return True
+
+    def _next_end(self, now_s: float) -> Kept | None:
+        ids, late = self.ids, self.late
+        full = len(ids) + len(late) >= self._ids_max or self._recipients >= self._recipients_max
+        while late and (full or self._ends[0][0] <= now_s):
+            end_s, message = heapq.heappop(self._ends)
+            if late.get(message, (0.0,))[0] == end_s:  # else it was taken off since
+                return late.pop(message)[1]
+        if not late:
+            self._ends.clear()  # of what was taken off
+        order = self._order
+        while order and order[0] not in ids:
+            order.popleft()
+        if order and (full or ids[order[0]].at_s + HOUR_S <= now_s):
+            return ids.pop(order.popleft())
+        return None
+
+    def _meet(self, kept: Kept, sender: Key | None, account: Key | None, now_s: float) -> None:
+        for key in (sender, account):
+            if key is not None:
+                for one in kept.met:
+                    self.met.add(pair(key.number, one), now_s)
 
 
-def _level(keys: "OrderedDict[str, _Key]", key: str, now_s: float) -> Level:
-    found = keys.get(key)
-    if found is None:
-        return Level()
-    found.slide(now_s)
-    return found.level()
+def _old(kept: Kept) -> Kept:
+    """Return what is remembered of a message whose recipients have left their hour."""
+    return Kept(kept.at_s, kept.account, kept.sender, kept.recipients, kept.bytes, (),
+                kept.new_sender, kept.new_account)  # fmt: skip
+
+
+def _standing(key: Key | None, now_s: float) -> Standing:
+    if key is None:
+        return Standing(Level(), Usual(), now_s)
+    key.slide(now_s)
+    return Standing(key.level(), key.usual(now_s), key.first_s)

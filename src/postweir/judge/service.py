@@ -8,17 +8,17 @@ an ask is neither judged nor counted.
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from postweir.identity.sender import Directory
-from postweir.judge import evidence, ladder
-from postweir.judge.counters import HOUR_S, Counters, Entry
+from postweir.judge import evidence, ladder, wanted
 from postweir.judge.fair import Fair
+from postweir.judge.levels import Levels
 from postweir.judge.meters import Meters
-from postweir.judge.ports import Alive, Answer, Ask, JudgeFrame, Uncount, UsageFeed
+from postweir.judge.ports import Alive, Answer, Ask, JudgeFrame, Uncount
+from postweir.policy.bundle import Bundle
 from postweir.policy.evaluation import Evaluated
 from postweir.policy.facts import Facts, telling
 from postweir.policy.verdict import Verdict
@@ -33,8 +33,6 @@ OPEN_MAX = 5000
 OPEN_BYTES_MAX = 64 * 1024 * 1024  # of bodies that wait here
 MARGIN_S = 0.003  # an answer needs that long to arrive before its deadline
 LATE_SCAN_S = 2.0  # a message that is judged later may take longer: nobody waits on a line
-RESTORE_S_FIRST, RESTORE_S_MAX = 0.1, 2.0
-RESTORE_STEP = 200  # 2 ms
 
 
 class Evaluator(Protocol):
@@ -45,12 +43,32 @@ class Evaluator(Protocol):
         """The policy that judges now, "" while none is loaded."""
         ...
 
+    @property
+    def bundle(self) -> Bundle:
+        """What it says, or will say once it is loaded."""
+        ...
+
+    @property
+    def killed(self) -> frozenset[str]:
+        """The rules that an operator switched off."""
+        ...
+
+    @property
+    def off(self) -> bool:
+        """True when an operator wants no engine asked."""
+        ...
+
     def poison(self, message: str) -> bool:
         """True when this message has cost two workers."""
         ...
 
     def submit(
-        self, message: str, facts: Facts, wait_s: float
+        self,
+        message: str,
+        facts: Facts,
+        wait_s: float,
+        texts: Mapping[str, str] = ...,
+        keys: Mapping[str, list[str]] = ...,
     ) -> "asyncio.Future[Evaluated | None]":
         """Have it evaluated, by its telling facts; None within `wait_s` when that cannot be."""
         ...
@@ -59,14 +77,13 @@ class Evaluator(Protocol):
 class _Open:
     """One ask that has no answer yet."""
 
-    __slots__ = ("ask", "began", "bytes", "examined", "facts", "link", "repeat", "telling")
+    __slots__ = ("ask", "began", "bytes", "examined", "link", "repeat", "telling")
 
     def __init__(self, to: Link, ask: Ask, began: float) -> None:
         self.link, self.ask, self.began = to, ask, began
         self.bytes = len(ask.body) if ask.body is not None else 0
         self.examined = Examined()
-        self.facts: Facts = {}
-        self.telling: Facts = {}  # those of them that are not neutral
+        self.telling: Facts = {}  # the facts that are not neutral
         self.repeat = False
 
     @property
@@ -82,22 +99,19 @@ class Service:
         *,
         evaluator: Evaluator,
         panel: Panel,
-        counters: Counters,
+        levels: Levels,
         directory: Callable[[], Directory],
         hostname: str,
         scan_s: float,
         settings: Callable[[], str],
         log: Log,
         meters: Meters | None = None,
-        feed: UsageFeed | None = None,
     ) -> None:
-        self._evaluator, self._panel, self._counters = evaluator, panel, counters
+        self._evaluator, self._panel, self.levels = evaluator, panel, levels
         self._directory, self._hostname, self._settings = directory, hostname, settings
         self.scan_s = scan_s
-        self._log, self._meters, self._feed = log, meters, feed
+        self._log, self._meters = log, meters
         self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()
-        self._restored = False
         self._links: set[Link] = set()
         self._first: Fair[_Open] = Fair(OPEN_MAX // 2)  # somebody waits on a line for these
         self._later: Fair[_Open] = Fair(OPEN_MAX // 2)
@@ -105,6 +119,8 @@ class Service:
         self.open_asks = self._open_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.AbstractServer | None = None
+        self._bundle: Bundle | None = None  # whose patterns and sets look at this
+        self._wanted: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
 
     async def start(self, path: Path) -> None:
         """Answer on this socket."""
@@ -113,8 +129,7 @@ class Service:
         )
         self._spawn(self._work())
         self._spawn(self._show_life())
-        if self._feed is not None:
-            self._spawn(self._restore(self._feed))
+        self.levels.start()
 
     async def close(self) -> None:
         """Answer no more."""
@@ -125,11 +140,12 @@ class Service:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.levels.close()
 
     @property
     def usage_known(self) -> bool:
-        """True when the levels are complete: read back from the shards, or an hour old."""
-        return self._restored or self._loop.time() - self._since >= HOUR_S
+        """True when the levels are complete."""
+        return self.levels.known
 
     def _on_link(self, to: Link) -> None:
         self._links.add(to)
@@ -141,7 +157,7 @@ class Service:
             if isinstance(frame, Ask):
                 self._take(_Open(to, frame, now))
             elif isinstance(frame, Uncount):
-                self._counters.uncount(frame.message, now)
+                self.levels.uncount(frame.message)
 
     def _take(self, one: _Open) -> None:
         if self._meters is not None:
@@ -187,7 +203,9 @@ class Service:
         try:
             # What is judged later shares its threads among itself, whose ever it is.
             whose = "" if ask.late else ask.sender.account
-            one.examined = await self._panel.examine(body, self._scan_s(one), whose)
+            one.examined = await self._panel.examine(
+                body, self._scan_s(one), whose, wanted.about(ask)
+            )
             if ask.late and not one.examined.begun:
                 return self._answer(one, None, "busy")  # it is asked about again
             self._judge(one)
@@ -204,38 +222,28 @@ class Service:
         return min(wait_s, one.left_s / 2)
 
     def _judge(self, one: _Open) -> None:
-        """Count the message, gather the facts, and ask the promoted policy."""
+        """Gather the facts, count the message, and ask the promoted policy."""
         left_s = one.left_s
         if left_s <= 0:
             return self._answer(one, None, "late")
         ask = one.ask
-        now = self._loop.time()
-        one.repeat = self._counters.counted(ask.message)
-        if not one.repeat:
-            self._counters.count(ask.message, self._entry(ask, now), now)
-        one.facts = evidence.gather(
-            ask,
-            one.examined,
-            directory=self._directory(),
-            sender=self._counters.sender(ask.sender.key, now),
-            account=self._counters.account(ask.sender.account, now),
-            known=self.usage_known,
-            hostname=self._hostname,
+        one.telling = evidence.gather(ask, one.examined, hostname=self._hostname)
+        one.repeat = not self.levels.count(ask, one.telling, _age_s(ask))
+        bundle = self._evaluator.bundle
+        one.telling |= telling(
+            self.levels.facts(ask, one.telling, self._directory(), bundle.throttles)
         )
-        one.telling = telling(one.facts)
         if self._evaluator.poison(ask.message):
             return self._conclude(one, None)
-        answer = self._evaluator.submit(ask.message, one.telling, left_s)
+        if bundle is not self._bundle:
+            self._bundle = bundle
+            self._wanted = wanted.of_patterns(bundle), wanted.of_sets(bundle)
+        answer = self._evaluator.submit(
+            ask.message, one.telling, left_s, wanted.texts(one.examined, self._wanted[0]),
+            wanted.keys(ask, one.examined, self._wanted[1]),
+        )  # fmt: skip
         answer.add_done_callback(lambda future: self._evaluated(one, future))
         return None
-
-    def _entry(self, ask: Ask, now: float) -> Entry:
-        at_s = now
-        if ask.late:  # it counts from when it came, which its name tells
-            age_s = (clock.wall_us() // 1000 - _born_ms(ask.message)) / 1000
-            at_s = now - min(max(age_s, 0.0), HOUR_S)
-        recipients = len(ask.envelope.recipients)
-        return Entry(at_s, ask.sender.account, ask.sender.key, recipients)
 
     def _evaluated(self, one: _Open, future: "asyncio.Future[Evaluated | None]") -> None:
         try:
@@ -246,19 +254,28 @@ class Service:
     def _conclude(self, one: _Open, evaluated: Evaluated | None) -> None:
         ask = one.ask
         verdict, reason = ladder.climb(
-            evaluated, one.facts, policy=self._evaluator.policy,
+            evaluated, one.telling, policy=self._evaluator.policy,
             poison=self._evaluator.poison(ask.message),
-            unseen=one.examined.cut and not ask.late,
+            unseen=one.examined.cut and not ask.late, off=self._evaluator.off,
         )  # fmt: skip
         if clock.monotonic_ns() >= ask.by_ns:
             verdict, reason = None, "late"
         if verdict is not None and self._comes_again(one, verdict):
-            self._counters.uncount(ask.message, self._loop.time())
-        errors = evaluated.errors if evaluated is not None else []
+            self.levels.uncount(ask.message)
+        elif verdict is not None and verdict.takes_mail:
+            self.levels.took(ask, one.telling, self._evaluator.bundle.throttles, verdict.verb)
         if evaluated is not None and self._meters is not None:
-            self._meters.evaluated(evaluated.took_us / 1e6, len(errors))
-        facts = evidence.record(one.telling, one.examined.findings, errors)
+            self._meters.evaluated(evaluated)
+        facts = evidence.record(
+            one.telling, one.examined.findings, evaluated, policy=self._asked(evaluated),
+            killed=self._evaluator.killed, off=self._evaluator.off,
+        )  # fmt: skip
         self._answer(one, verdict, reason, facts)
+
+    def _asked(self, evaluated: Evaluated | None) -> str:
+        """Return the policy that was asked: another may have been promoted since."""
+        said = evaluated.verdict if evaluated is not None else None
+        return said.policy if said is not None else self._evaluator.policy
 
     @staticmethod
     def _comes_again(one: _Open, verdict: Verdict) -> bool:
@@ -290,31 +307,6 @@ class Service:
                 one.send(alive)
             await asyncio.sleep(ALIVE_S)
 
-    async def _restore(self, feed: UsageFeed) -> None:
-        """Read back what was counted in the last hour, as often as it takes."""
-        wait_s = RESTORE_S_FIRST
-        while True:
-            now, wall_us = self._loop.time(), clock.wall_us()
-            try:
-                lately = await feed.counted(wall_us - int(HOUR_S * 1e6))
-            except (ConnectionError, TimeoutError) as fault:
-                self._log.info("judge.usage_unknown", fault=str(fault))
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, RESTORE_S_MAX)
-                continue
-            entries = (
-                (c.message, Entry(now - max(0.0, (wall_us - c.at_us) / 1e6), c.account, c.sender,
-                                  c.recipients))
-                for c in lately
-            )  # fmt: skip
-            fresh = 0
-            while some := list(itertools.islice(entries, RESTORE_STEP)):
-                fresh += self._counters.restore(some, self._loop.time())
-                await asyncio.sleep(0)  # a million take seconds, and who asks must hear us
-            self._restored = True
-            self._log.info("judge.usage_known", messages=fresh)
-            return
-
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
@@ -324,6 +316,13 @@ class Service:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._log.error("judge.task_failed", exc_info=task.exception())
+
+
+def _age_s(ask: Ask) -> float:
+    """Return how long ago a message came, which its name tells; of one that just came, nothing."""
+    if not ask.late:
+        return 0.0
+    return max(0.0, (clock.wall_us() // 1000 - _born_ms(ask.message)) / 1000)
 
 
 def _born_ms(message: str) -> int:

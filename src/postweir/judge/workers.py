@@ -14,18 +14,23 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from postweir.judge.ports import Loadable
 from postweir.policy.bundle import Bundle
-from postweir.policy.evaluation import Evaluate, Evaluated, Load, Loaded, PolicyFrame
-from postweir.policy.facts import Facts
+from postweir.policy.evaluation import Evaluate, Evaluated, Loaded, Mask, PolicyFrame, loading
+from postweir.policy.matching import memory_bytes
+from postweir.runtime.frames import encode
 from postweir.runtime.link import Link
 
 GRACE_S = 0.002  # an answer that has arrived is read before its worker is called late
 STARVED_DEADLINES = 4
+TELL_S = 10.0  # to take in all sets, a gigabyte in memory; one that was stopped takes none
 RAN_SHARE = 0.5  # of its deadline: less, and the worker was waiting for a processor
 AT_FAULT = ("deadline", "died")  # endings that the message in hand may have caused
+# What an evaluator gets of our environment: how to run Python. Settings may hold secrets.
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_", "LD_", "PYTHON", "VIRTUAL_ENV", "POSTWEIR_FAULTS")
 
 
 class Owner(Protocol):
@@ -37,18 +42,19 @@ class Owner(Protocol):
         """A worker is gone, `died` says why."""
         ...
 
-    def answered(self) -> None:
+    def answered(self, worker: "Worker") -> None:
         """A worker answered, and can take more."""
         ...
 
 
 class Evaluation:
-    """One question on its way; its facts are those that say something."""
+    """One question on its way, to be asked under the number that it has."""
 
-    __slots__ = ("answer", "facts", "message", "number")
+    __slots__ = ("answer", "bundle", "message", "question")
 
-    def __init__(self, number: int, message: str, facts: Facts, answer: Any) -> None:
-        self.number, self.message, self.facts = number, message, facts
+    def __init__(self, message: str, question: Evaluate, answer: Any, bundle: Bundle) -> None:
+        self.message, self.question = message, question
+        self.bundle = bundle  # for which it was gathered
         self.answer: asyncio.Future[Evaluated | None] = answer
 
     def settle(self, evaluated: Evaluated | None) -> None:
@@ -68,6 +74,7 @@ class Worker:
         self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
         self.link: Link | None = None
         self.died = ""  # why
+        self.trial = False  # it has yet to prove that its policy works
         self._head_at = 0.0
         self._head_cpu_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -80,7 +87,12 @@ class Worker:
         self.in_hand.append(evaluation)
         if len(self.in_hand) == 1:
             self._begin_head()
-        self.link.send(Evaluate(evaluation.number, evaluation.facts))
+        self.link.send(evaluation.question)
+
+    def mask(self, killed: Iterable[str]) -> None:
+        """Have it leave out these rules from here on."""
+        if self.link is not None:
+            self.link.send(Mask(sorted(killed)))
 
     def kill(self, why: str) -> None:
         """End it now; its owner hears of it once."""
@@ -103,7 +115,7 @@ class Worker:
             if isinstance(frame, Loaded) and not self.loaded.done():
                 self.loaded.set_result(frame)
             elif isinstance(frame, Evaluated):
-                if not self.in_hand or self.in_hand[0].number != frame.ask:
+                if not self.in_hand or self.in_hand[0].question.ask != frame.ask:
                     self.kill("died")  # it answers what nobody asked
                     return
                 self.in_hand.popleft().settle(frame)
@@ -111,7 +123,7 @@ class Worker:
         if settled:
             if self.in_hand:
                 self._begin_head()
-            self._owner.answered()
+            self._owner.answered(self)
 
     def on_lost(self, _: Link) -> None:
         self.kill("died")
@@ -153,20 +165,23 @@ class Worker:
         return "starved" if age_s >= STARVED_DEADLINES * deadline_s else ""
 
 
-async def start(bundle: Bundle, owner: Owner, command: Sequence[str]) -> Worker:
-    """Return a worker that is told to load the bundle. Raises OSError."""
+async def start(policy: Loadable, owner: Owner, command: Sequence[str]) -> Worker:
+    """Return a worker that is told to load the policy. Raises OSError."""
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     worker = None
     try:
         with theirs:
-            words = [*command, str(theirs.fileno()), str(os.getpid())]
+            need = memory_bytes(policy.bundle, policy.sets)
+            words = [*command, str(theirs.fileno()), str(os.getpid()), str(need)]
             process = await asyncio.create_subprocess_exec(
                 *words, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL, env=environment(os.environ),
             )  # fmt: skip
-        started = worker = Worker(process, bundle.hash, owner)
+        started = worker = Worker(process, policy.policy, owner)
+        # Before there is a link: it would take all sets into memory, however slowly they are read.
+        await _tell(ours, policy)
         _, worker.link = await loop.create_unix_connection(
             lambda: Link(PolicyFrame, _nothing, started.on_frames, started.on_lost), sock=ours
         )
@@ -176,8 +191,23 @@ async def start(bundle: Bundle, owner: Owner, command: Sequence[str]) -> Worker:
             await worker.gone
         ours.close()
         raise
-    worker.link.send(Load(bundle.canonical, bundle.schema))
     return worker
+
+
+async def _tell(ours: socket.socket, policy: Loadable) -> None:
+    """Say all that there is to load. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(TELL_S):
+            for frame in loading(policy.canonical, policy.bundle.schema, policy.sets):
+                await loop.sock_sendall(ours, encode([frame]))
+    except TimeoutError:
+        raise TimeoutError(f"its sets were not taken in within {TELL_S:.0f} s") from None
+
+
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Return what of our environment a policy worker gets."""
+    return {name: value for name, value in ours.items() if name.startswith(ENVIRONMENT)}
 
 
 def _cpu_s(pid: int) -> float:

@@ -6,6 +6,7 @@ from postweir.runtime.frames import Value
 
 FIELDS_MAX = 1000  # many times the longest trail seen; `is_crowded` says when there are more
 NAME_BYTES_MAX = 256  # a longer one is no field anybody looks for
+LINE_CHARS_MAX = 998  # RFC 5322 2.1.1, without its end
 
 
 class Field(Value, frozen=True):
@@ -58,6 +59,21 @@ def is_crowded(header: bytes) -> bool:
     if lines <= FIELDS_MAX:
         return False
     return lines - header.count(b"\n ") - header.count(b"\n\t") > FIELDS_MAX
+
+
+def written(text: str) -> bytes | None:
+    """Return `Name: value` as one whole line of a header; None when it is anything else.
+
+    What it lets through cannot end the line, begin another field, or end the header.
+    """
+    name, _, value = text.partition(":")
+    value = value.strip(" ")
+    if not 0 < len(name) <= NAME_BYTES_MAX or not (name.isascii() and name.isprintable()):
+        return None
+    if " " in name or not value or not (value.isascii() and value.isprintable()):
+        return None
+    line = f"{name}: {value}"
+    return f"{line}\r\n".encode("ascii") if len(line) <= LINE_CHARS_MAX else None
 
 
 def without(header: bytes, starts: Collection[int]) -> bytes:

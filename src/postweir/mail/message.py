@@ -64,12 +64,12 @@ class Part:
     """One leaf or container of the tree; `payload` decodes when it is first asked for."""
 
     __slots__ = (
-        "_content", "_message", "_payload", "_text", "charset", "container", "content_type",
+        "_content", "_payload", "_reading", "_text", "charset", "container", "content_type",
         "depth", "disposition", "encoding", "filename", "names", "size",
     )  # fmt: skip
 
-    def __init__(self, message: "Message", node: _Node, depth: int) -> None:
-        self._message, self._content = message, node.content
+    def __init__(self, reading: "Reading", node: _Node, depth: int) -> None:
+        self._reading, self._content = reading, node.content
         self._payload: bytes | None = None
         self._text: bytes | None = None
         self.depth = depth
@@ -81,13 +81,13 @@ class Part:
         self.charset = parameter(node.type_field, "charset").lower()
         self.filename = node.filename[:FILENAME_CHARS_MAX]
         other = parameter(node.type_field, "name")[:FILENAME_CHARS_MAX]
-        self.names = tuple(dict.fromkeys(n for n in (self.filename, other) if n))
+        self.names = tuple(dict.fromkeys(filter(None, (self.filename, other))))
 
     @property
     def payload(self) -> bytes:
         """The decoded bytes; b"" for a container, and where the message's budget is spent."""
         if self._payload is None:
-            self._payload = b"" if self.container else self._message.decode(self)
+            self._payload = b"" if self.container else self._reading.decode(self)
         return self._payload
 
     @property
@@ -95,40 +95,35 @@ class Part:
         """The decoded bytes such that ASCII in them reads as ASCII."""
         if self._text is None:
             codec = _TRANSCODED.get(self.charset)
-            self._text = self._message.transcode(self.payload, codec) if codec else self.payload
+            self._text = self._reading.transcode(self.payload, codec) if codec else self.payload
         return self._text
 
     def raw(self) -> bytes:
-        """Decode anew, outside of the budget; for `Message.decode` alone."""
+        """Decode anew, outside of the budget; for `Reading.decode` alone."""
         return self._content()
 
 
-class Message:
-    """A message as scanners and facts see it."""
+class Reading:
+    """How far the parts of one message may still be decoded, and what was odd about them.
 
-    __slots__ = ("_anomalies", "_budget", "_transcodes", "data", "fields", "parts", "start")
+    They have this in common and not the message, which has them: no circle, so what is done with
+    a message is gone at once, and the garbage collector has nothing to look for.
+    """
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    __slots__ = ("_anomalies", "_budget", "_transcodes")
+
+    def __init__(self) -> None:
         self._budget, self._transcodes = DECODED_BYTES_MAX, TRANSCODED_BYTES_MAX
         self._anomalies: dict[str, None] = {}
-        head = data[:HEADER_BYTES_MAX]
-        self.start = header_end(head)  # where the body begins
-        self.fields: Sequence[Field] = fields(head[: self.start])
-        self.parts: tuple[Part, ...] = tuple(_parts(self, data))
 
     @property
     def anomalies(self) -> tuple[str, ...]:
-        """What is odd so far: malformed, empty, encoding, bound (structure), cut (content)."""
+        """What was noted so far."""
         return tuple(self._anomalies)
 
     def note(self, anomaly: str) -> None:
         """Remember that something is odd."""
         self._anomalies[anomaly] = None
-
-    def values(self, name: str) -> list[str]:
-        """Return the values of all fields of this name (lower-case)."""
-        return [field.value for field in self.fields if field.name == name]
 
     def decode(self, part: Part) -> bytes:
         """Return a part's bytes out of the budget, or b"" when it is spent."""
@@ -151,6 +146,30 @@ class Message:
         steps = range(0, len(taken), TRANSCODED_AT_ONCE)
         texts = (decoder.decode(taken[at : at + TRANSCODED_AT_ONCE]) for at in steps)
         return b"".join(text.encode("utf-8", "replace") for text in texts)
+
+
+class Message:
+    """A message as scanners and facts see it."""
+
+    __slots__ = ("_reading", "data", "fields", "kept", "parts", "start")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._reading = Reading()
+        self.kept: dict[str, Any] = {}  # what one scanner worked out and the next needs too
+        head = data[:HEADER_BYTES_MAX]
+        self.start = header_end(head)  # where the body begins
+        self.fields: Sequence[Field] = fields(head[: self.start])
+        self.parts: tuple[Part, ...] = tuple(_parts(self._reading, data))
+
+    @property
+    def anomalies(self) -> tuple[str, ...]:
+        """What is odd so far: malformed, empty, encoding, bound (structure), cut (content)."""
+        return self._reading.anomalies
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of all fields of this name (lower-case)."""
+        return [field.value for field in self.fields if field.name == name]
 
 
 def read(data: bytes) -> Message:
@@ -178,60 +197,60 @@ def parameter(value: str, name: str) -> str:
     return ""
 
 
-def _parts(message: Message, data: bytes) -> Iterator[Part]:
+def _parts(reading: Reading, data: bytes) -> Iterator[Part]:
     """Yield the parts depth first, embedded messages opened, up to the bounds."""
-    waiting: list[tuple[_Node, int]] = [(node, depth) for depth, node in _tree(message, data)]
+    waiting: list[tuple[_Node, int]] = [(node, depth) for depth, node in _tree(reading, data)]
     waiting.reverse()
     for _ in range(PARTS_MAX):
         if not waiting:
             return
         node, depth = waiting.pop()
-        part = Part(message, node, depth)
+        part = Part(reading, node, depth)
         yield part
         if part.content_type != _EMBEDDED.decode() or part.container:
             continue
         if depth >= DEPTH_MAX:
-            message.note("bound")
+            reading.note("bound")
         elif part.payload:
-            inner = [(n, depth + 1 + d) for d, n in _tree(message, part.payload)]
+            inner = [(n, depth + 1 + d) for d, n in _tree(reading, part.payload)]
             waiting += reversed(inner)
     if waiting:
-        message.note("bound")
+        reading.note("bound")
 
 
-def _tree(message: Message, data: bytes) -> list[tuple[int, _Node]]:
+def _tree(reading: Reading, data: bytes) -> list[tuple[int, _Node]]:
     """Return (depth, node) of one message, without what is embedded in it."""
     data = _masked(data)
     if cost.is_trap(data):
-        message.note("bound")
+        reading.note("bound")
         return [(0, _Opaque(data))]
     try:
         root = fast_mail_parser.parse_email_tree(data, mode="lazy")
-        nodes = list(_walk(message, root, data))
+        nodes = list(_walk(reading, root, data))
         if not _childless(nodes):
             return nodes
-        message.note("empty")
+        reading.note("empty")
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # noqa: BLE001 - ParseError, and whatever a fault in Rust raises
-        message.note("malformed")
-    return _second(message, data) or [(0, _Opaque(data))]
+        reading.note("malformed")
+    return _second(reading, data) or [(0, _Opaque(data))]
 
 
-def _walk(message: Message, root: Any, data: bytes) -> Iterator[tuple[int, _Node]]:
-    second = _Second(message, data)
+def _walk(reading: Reading, root: Any, data: bytes) -> Iterator[tuple[int, _Node]]:
+    second = _Second(reading, data)
     waiting = [(0, root)]
     for index in range(PARTS_MAX):
         if not waiting:
             return
         depth, node = waiting.pop()
-        yield depth, _Quick(message, node, second, index)
+        yield depth, _Quick(reading, node, second, index)
         if depth >= DEPTH_MAX and node.children:
-            message.note("bound")
+            reading.note("bound")
             continue
         waiting += [(depth + 1, child) for child in reversed(node.children)]
     if waiting:
-        message.note("bound")
+        reading.note("bound")
 
 
 def _childless(nodes: list[tuple[int, _Node]]) -> bool:
@@ -255,12 +274,12 @@ class _Quick:
     """A node of the quick parser."""
 
     __slots__ = (
-        "_index", "_message", "_node", "_second", "container", "content_type", "disposition",
+        "_index", "_node", "_reading", "_second", "container", "content_type", "disposition",
         "encoding", "filename", "size", "type_field",
     )  # fmt: skip
 
-    def __init__(self, message: Message, node: Any, second: "_Second", index: int) -> None:
-        self._message, self._node, self._second, self._index = message, node, second, index
+    def __init__(self, reading: Reading, node: Any, second: "_Second", index: int) -> None:
+        self._reading, self._node, self._second, self._index = reading, node, second, index
         self.content_type = _unmasked(node.content_type)
         self.disposition = (node.disposition or "").lower()
         self.filename = node.filename or ""
@@ -277,7 +296,7 @@ class _Quick:
         try:
             return self._node.content or b""
         except fast_mail_parser.ParseError:
-            self._message.note("encoding")
+            self._reading.note("encoding")
             return self._second.content(self._index)
 
 
@@ -320,23 +339,23 @@ class _Opaque:
 class _Second:
     """The standard library's reading of the same bytes, made when a part of it is needed."""
 
-    def __init__(self, message: Message, data: bytes) -> None:
-        self._message, self._data = message, data
+    def __init__(self, reading: Reading, data: bytes) -> None:
+        self._reading, self._data = reading, data
         self._nodes: list[tuple[int, _Node]] | None = None
 
     def content(self, index: int) -> bytes:
         if self._nodes is None:
-            self._nodes = _second(self._message, self._data)
+            self._nodes = _second(self._reading, self._data)
         return self._nodes[index][1].content() if index < len(self._nodes) else b""
 
 
-def _second(message: Message, data: bytes) -> list[tuple[int, _Node]]:
+def _second(reading: Reading, data: bytes) -> list[tuple[int, _Node]]:
     """Return what the standard library reads, [] where that could cost too much."""
     if len(data) > FALLBACK_BYTES_MAX:
-        message.note("cut")
+        reading.note("cut")
         data = data[:FALLBACK_BYTES_MAX]
     if cost.is_trap_for_standard(data):
-        message.note("bound")
+        reading.note("bound")
         return []
     try:
         root = email.message_from_bytes(data)
@@ -353,7 +372,7 @@ def _second(message: Message, data: bytes) -> list[tuple[int, _Node]]:
                     if isinstance(c, email.message.Message)
                 ]
     except Exception:  # noqa: BLE001 - hostile bytes meet faults of any kind in there
-        message.note("bound")
+        reading.note("bound")
         return []
     return nodes
 

@@ -4,12 +4,14 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from postweir.mail.headers import written
 from postweir.policy.verdict import Verdict
 from postweir.runtime import frames
 from postweir.runtime.frames import Struct
 from postweir.spool.ports import MessageRow, RecipientRow, Step
 
 Detail = dict[str, Any]
+DAY_US = 86_400 * 1_000_000
 _OURS = ("at", "step", "recipient")  # what a step's own detail may not replace
 
 
@@ -22,6 +24,16 @@ class RecipientShown(Struct, frozen=True):
     reply: str
     tries: int = 0
     in_hand: bool = False
+
+
+class FindingShown(Struct, frozen=True):
+    """What a scanner saw, as `message show` gives it; each is "" or 0 when it was not recorded."""
+
+    scanner: str
+    kind: str
+    what: str
+    certainty: float
+    version: str
 
 
 class Timeline(Struct, frozen=True):
@@ -49,8 +61,12 @@ class Timeline(Struct, frozen=True):
     reply: str = ""  # of a refusal
     evidence: list[tuple[str, str]] = []
     connection: dict[str, str] = {}
-    findings: list[Any] = []
+    findings: list[FindingShown] = []
     facts: dict[str, Any] = {}
+    header: str = ""  # the field that a verdict put before it
+    pool: str = ""  # which of our addresses it leaves by; "": any
+    lifetime_s: int = 0  # how long each recipient is tried; 0 for a refusal
+    expires_at: str | None = None  # when it is refused, if it is held until then
 
 
 def utc(at_us: int | None) -> str | None:
@@ -62,8 +78,11 @@ def utc(at_us: int | None) -> str | None:
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def timeline(row: MessageRow, steps: Sequence[Step]) -> Timeline:
-    """Return a message's life from its row and its steps, oldest first."""
+def timeline(row: MessageRow, steps: Sequence[Step], *, hold_days: int = 0) -> Timeline:
+    """Return a message's life from its row and its steps, oldest first.
+
+    `hold_days` is how long what no verdict says more of is held; 0: nobody knows.
+    """
     verdict = row.verdict or Verdict("")
     facts, findings = observed(row.facts)
     return Timeline(
@@ -91,10 +110,20 @@ def timeline(row: MessageRow, steps: Sequence[Step]) -> Timeline:
         connection=dict(row.log),
         findings=findings,
         facts=facts,
+        header=(written(verdict.header) or b"").decode().rstrip() if verdict.header else "",
+        pool=row.pool,
+        lifetime_s=row.lifetime_s,
+        expires_at=utc(_expires_at_us(row, hold_days)),
     )
 
 
-def observed(packed: bytes) -> tuple[dict[str, Any], list[Any]]:
+def _expires_at_us(row: MessageRow, hold_days: int) -> int | None:
+    if row.hold_until_us is not None or row.held_at_us is None or not hold_days:
+        return row.hold_until_us
+    return row.held_at_us + hold_days * DAY_US
+
+
+def observed(packed: bytes) -> tuple[dict[str, Any], list[FindingShown]]:
     """Return the facts and findings a verdict was made of; empty once they were deleted."""
     if not packed:
         return {}, []
@@ -103,10 +132,27 @@ def observed(packed: bytes) -> tuple[dict[str, Any], list[Any]]:
     except frames.Torn:
         return {}, []
     facts, findings = found.get("facts"), found.get("findings")
+    derived = found.get("derived", {})  # what the policy's own sets and patterns said
     return (
-        facts if isinstance(facts, dict) else {},
-        findings if isinstance(findings, list) else [],
+        {**facts, **derived} if isinstance(facts, dict) else {},
+        named(findings) if isinstance(findings, list) else [],
     )
+
+
+def named(findings: Sequence[Any]) -> list[FindingShown]:
+    """Return findings as they were recorded, with names; a form we do not know, as one text."""
+    return [_named(one) for one in findings]
+
+
+def _named(finding: Any) -> FindingShown:
+    match finding:
+        case [str(scanner), str(kind), str(what), int() | float() as certainty, str(version)]:
+            return FindingShown(scanner, kind, what, certainty, version)
+        case list():
+            words = " ".join(str(part) for part in finding if part != "")
+            return FindingShown("", "", words, 0.0, "")
+        case _:
+            return FindingShown("", "", str(finding), 0.0, "")
 
 
 def _recipient(row: RecipientRow) -> RecipientShown:

@@ -3,11 +3,24 @@
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from postweir.outcomes.journal import Detail, Timeline
+from postweir.outcomes.journal import Detail, FindingShown, Timeline
 
 Line = tuple[str, str]  # when, what
 FINDINGS_MAX = 20  # the rest is in --json
 DETAIL = "  "  # a line that begins so says more of the one above it
+PENDING = {  # why there is no verdict yet
+    "late": "the judge did not answer within judge.wait_ms",
+    "busy": "the judge had too much to do",
+    "scan": "not all of it could be looked at within judge.scan_ms",
+    "engine": "no policy worker answered in time",
+    "loading": "the policy was being loaded",
+    "off": "an operator had switched the engine off",
+    "gone": "its body could not be read by the judge",
+    "breaker": "the judge had shown no sign of life, and was not asked",
+    "silent": "the judge showed no sign of life",
+    "down": "no judge ran",
+    "large": "it is too large to be judged while the sender waits",
+}
 _GREETING = ("helo",)  # of a connection, what stands in its first line
 
 
@@ -15,13 +28,21 @@ def heading(told: Timeline) -> list[tuple[str, str]]:
     """Return what stands above the story: names and values."""
     found = [
         ("message", told.id),
-        ("state", told.state),
+        ("state", told.state + _for_now(told)),
         ("account", told.account),
         ("sender", told.sender),
         ("from", f"<{told.mail_from}>"),
     ]
     if told.state != "refused":  # of a refusal no body is kept
         found.append(("size", f"{told.bytes} bytes"))
+    if told.header:
+        found.append(("header", told.header))
+    if told.pool:
+        found.append(("pool", told.pool))
+    if told.lifetime_s:
+        found.append(("lifetime", span(told.lifetime_s)))
+    if told.expires_at:
+        found.append(("expires at", f"{moment(told.expires_at)}: refused, unless it is released"))
     if told.origin not in ("", "smtp"):
         found.insert(2, ("origin", told.origin))
     return found
@@ -44,6 +65,19 @@ def clock(at: Any) -> str:
 def moment(at: Any) -> str:
     """Return an ISO time as people read it, to the second."""
     return f"{str(at)[:19].replace('T', ' ')}Z" if at else ""
+
+
+def span(seconds: int) -> str:
+    """Return a time as people say it: in the largest unit that it is a whole number of."""
+    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size} {unit}" + ("s" if seconds != size else "")
+    return f"{seconds} s"
+
+
+def _for_now(told: Timeline) -> str:
+    """Say of a 4xx that it is not the last word."""
+    return ", for now: its server tries again" if told.reply.startswith("4") else ""
 
 
 def _before(told: Timeline) -> Iterator[str]:
@@ -79,16 +113,12 @@ def _verdict(told: Timeline) -> str:
     return words.rstrip()
 
 
-def describe(finding: Any) -> str:
+def describe(finding: FindingShown) -> str:
     """Return one finding as words; a form this version does not know, as it was recorded."""
-    match finding:
-        case [str(scanner), str(kind), str(what), int() | float() as certainty, version]:
-            by = f"{scanner} {version}".strip()
-            return f"{kind}: {what} ({by}, certainty {certainty:g})"
-        case list():
-            return " ".join(str(part) for part in finding if part != "")
-        case _:
-            return str(finding)
+    if not finding.kind:
+        return finding.what
+    by = f"{finding.scanner} {finding.version}".strip()
+    return f"{finding.kind}: {finding.what} ({by}, certainty {finding.certainty:g})"
 
 
 def _sentences(told: Timeline, step: Detail) -> Iterator[str]:
@@ -97,7 +127,9 @@ def _sentences(told: Timeline, step: Detail) -> Iterator[str]:
         case "accepted":
             yield f"accepted for {_count(step)}: safe in shard {told.shard}, {step.get('state')}"
             if told.reason:
-                yield f"  {told.reason}"
+                yield f"  {PENDING.get(told.reason, told.reason)}"
+            if step.get("expires_at"):
+                yield f"  until {moment(step['expires_at'])}, unless it is released"
             if step.get("possible_duplicate_of"):
                 yield f"  possible duplicate: it came before as {step['possible_duplicate_of']}"
         case "refused" if "stage" in step:
@@ -145,8 +177,12 @@ def _circumstances(step: Detail) -> Iterator[str]:
 
 def _judged(step: Detail) -> str:
     rule = f" by rule {step['rule']}" if step.get("rule") else ""
+    to = {"judged": "queued"}.get(step.get("to", ""), step.get("to", ""))
     policy = f" of {str(step['policy'])[:16]}" if step.get("policy") else ""
-    return f"judged late: {step.get('verb', '')}{rule}{policy}; {step.get('to', '')}".rstrip("; ")
+    more = "".join(f", {word} {step[word]}" for word in ("header", "pool") if step.get(word))
+    if step.get("expires_at"):
+        more += f" until {moment(step['expires_at'])}"
+    return f"judged late: {step.get('verb', '')}{rule}{policy}; {to}{more}".rstrip("; ")
 
 
 def _other(step: Detail) -> str:

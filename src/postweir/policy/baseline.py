@@ -24,6 +24,11 @@ def _over(facts: Mapping[str, Fact], name: str, limit: int) -> bool:
     return isinstance(value, int) and value > limit
 
 
+def _sure(facts: Mapping[str, Fact], name: str) -> bool:
+    value = facts[name]
+    return isinstance(value, float) and value >= 1.0
+
+
 # Only what is wrong whatever the policy says. Without an objection the message is pending: safe,
 # not delivered, and judged by the promoted policy once it answers. So a check for floods or odd
 # forms would protect nobody, and make work for an operator because our engine was late.
@@ -33,7 +38,11 @@ CHECKS = (
     Check("mail-loop", "refuse", "LOOP", "This message has been here before.",
           lambda f: _over(f, "message.loops", 2)),
     Check("spam-for-sure", "refuse", "SS", "This message is spam.",
-          lambda f: isinstance(f["findings.spam"], float) and f["findings.spam"] >= 1.0),
+          lambda f: _sure(f, "findings.spam")),
+    Check("phishing-for-sure", "refuse", "SS", "This message is phishing.",
+          lambda f: _sure(f, "findings.phishing")),
+    Check("virus", "refuse", "CS", "A scanner found malware in this message.",
+          lambda f: f["findings.virus"] is True),
     Check("attachment-dangerous", "refuse", "CS", "An attachment is a program.",
           lambda f: f["findings.attachment_dangerous"] is True),
     Check("url-listed", "hold", "RBL", "A link leads to a listed host.",

@@ -1,308 +1,167 @@
 """A policy as people write it: a TOML text becomes a bundle, or a list of all that is wrong."""
 
-import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from postweir.policy import measures, notes, order, schema, sets, toml
 from postweir.policy.bundle import Bundle, Rule
-from postweir.policy.verdict import VERBS
+from postweir.policy.facts import SCHEMA
+from postweir.policy.meant import near
+from postweir.policy.rules import RULES_MAX, Rules
+from postweir.policy.sets import Files, Made
+from postweir.policy.source import Fault, Source, Wrong, fault_of, kind_of, note, shown
+from postweir.policy.table import Table
 
-BYTES_MAX = 256 * 1024
-RULES_MAX = 500
-CONDITION_CHARS_MAX = 4000
-TEXT_CHARS_MAX = 200  # with code, id and link the reply stays one line of RFC 5321 4.5.3.1.5
-ID_CHARS_MAX = 64
-RETRY_AFTER_S_MAX = 24 * 3600
-FAULTS_MAX = 100  # more at once help nobody
+__all__ = ["Fault", "Files", "Parsed", "Source", "Wrong", "no_files", "parse"]
 
-OFFERED = ("accept", "defer", "hold", "refuse")
-MODES = ("enforce", "off")
-ON_ERROR = ("skip", "hold")  # never refuse: a fault of ours is not the sender's
-_RULE_KEYS = ("id", "when", "then", "mode", "on_error", "help", "owner", "severity")
-_THEN_KEYS = ("verb", "code", "text", "retry_after_s", "header", "pool")
-_MEANT = {  # what people write who know other filters
-    "if": "when", "condition": "when", "match": "when", "expr": "when", "name": "id",
-    "action": "then", "reject": "refuse", "deny": "refuse", "block": "refuse", "drop": "refuse",
-    "discard": "refuse", "quarantine": "hold", "tempfail": "defer", "greylist": "defer",
-    "allow": "accept", "pass": "accept", "permit": "accept", "retry_after": "retry_after_s",
-    "message": "text", "reason": "text", "disabled": "off", "shadow": "off", "on": "enforce",
+BYTES_MAX = 256 * 1024  # 500 rules of half a screen; more are a list, and lists are sets
+
+_MOST = {
+    "rule": RULES_MAX, "set": sets.SETS_MAX, "pattern": measures.PATTERNS_MAX,
+    "throttle": measures.THROTTLES_MAX,
 }  # fmt: skip
+_TABLES = (*_MOST, "limits")
+
+
+def no_files(name: str) -> str:
+    """Stand for the files of a policy that is no file itself: there is nothing beside it."""
+    return f"{name} cannot be read: there is no folder to look in"
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong with a policy: where, what, and what to do."""
+class Parsed:
+    """A policy as it was written, and what it amounts to."""
 
-    where: str  # "policy.toml:12", with a column where one is known
-    rule: str  # its id, "" when the fault is not of a rule
-    what: str
-    do: str
-
-    def __str__(self) -> str:
-        rule = f"rule {self.rule}: " if self.rule else ""
-        return f"{self.where}: {rule}{self.what}\n    {self.do}"
+    bundle: Bundle
+    source: Source
+    sets: dict[str, bytes] = field(default_factory=dict)  # by set_<sha256>, as they are kept
+    notices: tuple[Fault, ...] = ()  # what its author should know, and may leave as it is
 
 
-class Wrong(Exception):
-    """The text is no policy; `faults` says all that is wrong with it."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = tuple(faults)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A policy's text, and where in it things stand."""
-
-    name: str
-    text: str
-
-    def line_of(self, rule: int, key: str = "") -> int:
-        """Return the line of the n-th rule (from 0), or of a key in it; 0 when not found."""
-        seen, found = -1, 0
-        for number, line in enumerate(self.text.splitlines(), 1):
-            words = line.strip()
-            if words.startswith("[["):
-                seen += words.strip("[] \t").partition("]")[0].strip() == "rule"
-                if seen > rule:
-                    break
-                if seen == rule:
-                    found = number
-                    if not key:
-                        break
-            elif seen == rule and key and words.partition("=")[0].partition(".")[0].strip() == key:
-                return number
-        return found
-
-    def condition_line(self, rule: int) -> int:
-        """Return the line where the n-th rule's condition begins; 0 when not found."""
-        line = self.line_of(rule, "when")
-        if not line:
-            return 0
-        # In three quotes it begins on the next line, when nothing stands after them (TOML 1.0).
-        opened = self.text.splitlines()[line - 1].rstrip().endswith(("'''", '"""'))
-        return line + opened
-
-    def where_is(self, key: str) -> str:
-        """Return `file:line` of a table, or of a key outside of all tables."""
-        for number, line in enumerate(self.text.splitlines(), 1):
-            word = line.strip().partition("=")[0].strip("[] \t").partition(".")[0]
-            if word.partition("]")[0].strip() == key:
-                return f"{self.name}:{number}"
-        return self.name
-
-    def where(self, rule: int = -1, key: str = "") -> str:
-        """Return `file:line`, as near as can be found."""
-        line = self.line_of(rule, key) if rule >= 0 else 0
-        return f"{self.name}:{line}" if line else self.name
-
-
-def parse(text: str, name: str) -> Bundle:
+def parse(text: str, name: str, files: Files = no_files) -> Parsed:
     """Return the policy that a TOML text is. Raises `Wrong` with all faults."""
     text = text.removeprefix("\ufeff")  # some editors put it there
-    source = Source(name, text)
-    if len(text.encode("utf-8", "replace")) > BYTES_MAX:
-        raise Wrong([Fault(name, "", f"is larger than {BYTES_MAX // 1024} KiB", "shorten it")])
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as fault:
-        raise Wrong([_no_toml(source, str(fault))]) from None
-    faults = [
-        Fault(source.where_is(key), "", f"{key} is not known", "did you mean [[rule]]?"
-              if _near(key, ("rule",)) else "a policy has nothing but [[rule]] tables")
-        for key in document
-        if key != "rule"
-    ]  # fmt: skip
-    written = document.get("rule", [])
-    if not isinstance(written, list) or not all(isinstance(each, dict) for each in written):
-        where = source.where_is("rule")
-        faults.append(Fault(where, "", "rule is no list of tables", "begin each with [[rule]]"))
-    elif len(written) > RULES_MAX:
-        faults.append(Fault(name, "", f"{len(written)} rules", f"at most {RULES_MAX} are taken"))
-    elif not written and not faults:
-        do = "write a [[rule]], or begin with the shipped ones: postweir policy new FILE"
-        faults.append(Fault(name, "", "there is no rule, so all mail would be accepted", do))
-    else:
-        rules = [_rule(source, index, each, faults) for index, each in enumerate(written)]
-        faults += _twice(source, rules) + _unreached(source, rules)
-    if faults:
-        raise Wrong(faults[:FAULTS_MAX])
-    return Bundle(tuple(rules))
+    if len(text) > BYTES_MAX or len(text.encode("utf-8", "replace")) > BYTES_MAX:
+        what = f"is larger than {BYTES_MAX // 1024} KiB"
+        raise Wrong([Fault(name, "", what, "shorten it; long lists belong in a [[set]]")])
+    reading = _Reading(Source(name, text), files)
+    parsed = reading.parsed()
+    if reading.faults:
+        raise Wrong(reading.faults)
+    return parsed
 
 
-def _no_toml(source: Source, said: str) -> Fault:
-    """Return where a text stops being TOML, and what its writer probably meant."""
-    what, _, place = said.partition(" (at ")
-    number = place.removeprefix("line ").partition(",")[0]
-    column = place.rpartition("column ")[2].rstrip(")")
-    lines = source.text.splitlines()
-    line = lines[int(number) - 1] if number.isdecimal() and int(number) <= len(lines) else ""
-    where = f"{source.name}:{number}" if number.isdecimal() else source.name
-    if column.isdecimal():
-        what = f"column {column}: {what}"
-    key, equals, value = (part.strip() for part in line.partition("="))
-    if "Illegal character '\\n'" in what:
-        do = "a quote is not closed on this line"
-    elif value.startswith("{") and "}" not in value:
-        do = "what stands in { } stands on one line"
-    elif value.startswith('"') and value.count('"') > 2 and key == "when":
-        do = f"a condition with \" in it stands in single quotes: {key} = '...'"
-    elif equals and value[:1] not in ('"', "'"):
-        do = f'a text stands in quotes: {key[:40]} = "..."'
-    else:
-        do = "correct the line; TOML is explained at https://toml.io"
-    return Fault(where, "", f"is not TOML: {what}", do)
+class _Reading:
+    """One document, and what is wrong with it so far."""
 
+    def __init__(self, source: Source, files: Files) -> None:
+        self.faults: list[Fault] = []
+        self._source, self._files = source, files
+        self._document = toml.tables(source)
+        for key in self._document:
+            if key not in _TABLES:
+                self._fault(source.where_is(key), f"{shown(key)[1:-1]} is not known", _table(key))
+        self._written = {kind: self._listed(kind) for kind in _MOST}
 
-def _rule(source: Source, index: int, written: Mapping[str, Any], faults: list[Fault]) -> Rule:
-    """Return one rule, and add what is wrong with it to `faults`."""
-    name = written.get("id") if isinstance(written.get("id"), str) else ""
+    def parsed(self) -> Parsed:
+        made = self._sets()
+        declared = Bundle(
+            (),
+            sets=tuple(one.set for one in made),
+            patterns=tuple(map(measures.pattern, self._tables("pattern"))),
+            throttles=tuple(map(measures.throttle, self._tables("throttle"))),
+            limits=self._limits(),
+        )
+        for kind in ("set", "pattern", "throttle"):
+            self._twice(kind, [written.get("id") for written in self._written[kind]])
+        bundle = Bundle(
+            tuple(self._rules(declared)),
+            sets=declared.sets,
+            patterns=declared.patterns,
+            throttles=declared.throttles,
+            limits=declared.limits,
+        )
+        kept = {one.set.hash: one.data for one in made}
+        notices = () if self.faults else notes.of(bundle, self._source)
+        return Parsed(bundle, self._source, kept, notices)
 
-    def fault(key: str, what: str, do: str) -> None:
-        faults.append(Fault(source.where(index, key), name or f"number {index + 1}", what, do))
+    def _sets(self) -> list[Made]:
+        folder, slash, _ = self._source.name.rpartition("/")
+        shelf = sets.Shelf(self._files, folder + slash, self.faults)
+        return list(filter(None, map(shelf.read, self._tables("set"))))
 
-    for key in written:
-        if key == "fault":
-            fault(key, "fault is not taken here", "faults can be planted only with POSTWEIR_FAULTS=1, in a later version")  # fmt: skip  # noqa: E501
-        elif key not in _RULE_KEYS:
-            fault(key, f"{key} is not known", _mean(key, _RULE_KEYS))
-    good = {"id": "", "when": "", "mode": "enforce", "on_error": "skip"}
-    for key in ("id", "when", "mode", "on_error", "help", "owner", "severity"):
-        value = written.get(key, good.get(key, ""))
-        if isinstance(value, str):
-            good[key] = value
+    def _rules(self, declared: Bundle) -> list[Rule]:
+        # A set that cannot be read has its own fault: what asks for it is not wrong as well.
+        ids = (written.get("id") for written in self._written["set"])
+        unread = [schema.boolean(f"set.{id}", "") for id in ids if isinstance(id, str)]
+        known = {**SCHEMA, **{fact.name: fact for fact in (*unread, *declared.own_facts())}}
+        reader = Rules(self._source, known, self.faults)
+        rules = [reader.read(index, written) for index, written in enumerate(self._written["rule"])]
+        if not rules and not self.faults:
+            do = "write a [[rule]], or begin with the shipped ones: postweir policy new FILE"
+            what = "there is no rule, so all mail would be accepted"
+            self._fault(self._source.name, what, do)
+        self._twice("rule", [rule.id for rule in rules])
+        for remark in (*order.unreached(rules), *order.unthrottled(rules, declared.throttles)):
+            where = self._source.where(remark.rule)
+            self._fault(where, remark.what, remark.do, rules[remark.rule].id)
+        return rules
+
+    def _limits(self) -> dict[str, int]:
+        written = self._document.get("limits", {})
+        if not isinstance(written, dict):
+            do = "write [limits], and below it lines like new_recipients = 300"
+            where = self._source.where_is("limits")
+            self._fault(where, f"limits is {kind_of(written)}", do)
+            return {}
+        where_key = functools.partial(self._where, "limits", 0)
+        return measures.limits(Table("the limits", written, where_key, self.faults), list(written))
+
+    def _tables(self, kind: str) -> Iterator[Table]:
+        for index, written in enumerate(self._written[kind]):
+            name = written.get("id")
+            named = name if isinstance(name, str) and name.isprintable() and name else index + 1
+            where = functools.partial(self._where, kind, index)
+            yield Table(f"{kind} {named}"[:80], written, where, self.faults)
+
+    def _where(self, kind: str, index: int, key: str) -> str:
+        return self._source.where(index, key, table=kind)
+
+    def _listed(self, kind: str) -> list[dict[str, Any]]:
+        """Return all tables of a kind, as TOML has them, and note when they are none."""
+        written = self._document.get(kind, [])
+        where = self._source.where_is(kind)
+        if not isinstance(written, list) or not all(isinstance(each, dict) for each in written):
+            self._fault(where, f"{kind} is no list of tables", f"begin each with [[{kind}]]")
+        elif len(written) > _MOST[kind]:
+            do = f"at most {_MOST[kind]} are taken"
+            self._fault(where, f"{len(written)} {kind}s", do)
         else:
-            fault(key, f"{key} is a {type(value).__name__}", "write it as text in quotes")
-    for key, what, do in _wrong_texts(good):
-        fault(key, what, do)
-    then = written.get("then", {})
-    if not isinstance(then, dict) or not then:
-        what = "then is no table" if then else "it is not said what to do"
-        fault("then", what, 'write then = { verb = "hold" }, or another verb')
-        then = {"verb": OFFERED[0]}
-    for key in then:
-        if key not in _THEN_KEYS:
-            fault("then", f"then.{key} is not known", _mean(key, _THEN_KEYS))
-    for what, do in _wrong_deeds(then):
-        fault("then", what, do)
-    deeds = {key: then[key] for key in ("verb", "code", "text") if isinstance(then.get(key), str)}
-    wait_s = then.get("retry_after_s", 0)
-    return Rule(
-        **{"verb": "", **good, **deeds},
-        retry_after_s=wait_s if type(wait_s) is int else 0,
-    )
+            return written
+        return []
+
+    def _twice(self, kind: str, ids: Sequence[object]) -> None:
+        first: dict[str, int] = {}
+        for index, name in enumerate(ids):
+            if not isinstance(name, str) or not name:
+                continue
+            before = first.setdefault(name, index)
+            if before != index:
+                where = self._where(kind, before, "id")
+                subject = name if kind == "rule" else f"{kind} {name}"
+                do = f"choose another: the first is at {where}"
+                place = self._where(kind, index, "id")
+                self._fault(place, "has this id a second time", do, subject[:80])
+
+    def _fault(self, where: str, what: str, do: str, subject: str = "") -> None:
+        note(self.faults, fault_of(subject, where, what, do))
 
 
-def _wrong_texts(good: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Return (key, what, what to do) for each text of a rule that cannot be used."""
-    wrong = []
-    if not good["id"]:
-        wrong.append(("id", "there is no id", 'write id = "a-short-name"'))
-    elif not _is_id(good["id"]):
-        wrong.append(("id", f"the id is {good['id'][:80]!r}", "use a-z, 0-9 and -, at most 64"))
-    if not good["when"].strip():
-        wrong.append(("when", "there is no condition", 'write when = "...", or "true" for always'))
-    if len(good["when"]) > CONDITION_CHARS_MAX:
-        wrong.append(("when", "the condition is too long", f"at most {CONDITION_CHARS_MAX} characters: make several rules of it"))  # fmt: skip  # noqa: E501
-    if good["mode"] not in MODES:
-        wrong.append(("mode", f"mode is {good['mode'][:80]!r}", _mean(good["mode"], MODES)))  # fmt: skip  # noqa: E501
-    if good["on_error"] not in ON_ERROR:
-        wrong.append(("on_error", f"on_error is {good['on_error'][:80]!r}", "choose skip or hold: our own error never refuses mail"))  # fmt: skip  # noqa: E501
-    for key in ("help", "owner", "severity"):
-        value = good.get(key, "")
-        if len(value) > TEXT_CHARS_MAX or not value.isprintable():
-            wrong.append((key, f"{key} is too long or not printable", "one line, at most 200"))
-    return wrong
-
-
-def _wrong_deeds(then: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (what, what to do) for each thing wrong with a rule's `then`."""
-    verb, code, text = then.get("verb", ""), then.get("code", ""), then.get("text", "")
-    wrong = []
-    if verb in VERBS and verb not in OFFERED:
-        wrong.append((f"{verb} is not offered yet", "choose one of: " + ", ".join(OFFERED)))
-    elif verb not in OFFERED:
-        near = _mean(str(verb), OFFERED) if verb else "choose one of: " + ", ".join(OFFERED)
-        wrong.append((f"the verb is {str(verb)[:80]!r}", near))
-    wrong += [
-        (f"then.{key} is not offered yet", "leave it out")
-        for key in ("header", "pool")
-        if key in then
-    ]
-    if not isinstance(code, str) or (code and not _is_code(code)):
-        wrong.append((f"the code is {str(code)[:80]!r}", "two to five capital letters, such as SS"))
-    if isinstance(text, str) and len(text.splitlines()) > 1:
-        wrong.append(("the text has more than one line", "a reply is one line: one plain sentence"))
-    elif not isinstance(text, str) or not (text.isascii() and text.isprintable()):
-        wrong.append(
-            ("the text is not printable ASCII", "one plain sentence: SMTP carries no more")
-        )
-    elif len(text) > TEXT_CHARS_MAX:
-        wrong.append(("the text is too long", f"at most {TEXT_CHARS_MAX} characters"))
-    if verb in ("defer", "refuse") and not (code and text):
-        do = 'say to the sender what is wrong: code = "SS", text = "..."'
-        wrong.append((f"{verb} needs a code and a text", do))
-    wait_s = then.get("retry_after_s", 0)
-    if type(wait_s) is not int or not 0 <= wait_s <= RETRY_AFTER_S_MAX:
-        wrong.append(
-            (
-                f"retry_after_s is {wait_s!r:.80}",
-                f"whole seconds, without quotes, 0 to {RETRY_AFTER_S_MAX}",
-            )
-        )
-    elif wait_s and verb != "defer":
-        wrong.append(("retry_after_s belongs to defer", "leave it out"))
-    return wrong
-
-
-def _twice(source: Source, rules: Sequence[Rule]) -> list[Fault]:
-    first: dict[str, int] = {}
-    faults = []
-    for index, rule in enumerate(rules):
-        before = first.setdefault(rule.id, index)
-        if before != index and rule.id:
-            where = source.where(before, "id")
-            faults.append(
-                Fault(source.where(index, "id"), rule.id, "has this id a second time",
-                      f"choose another: the first is at {where}")
-            )  # fmt: skip
-    return faults
-
-
-def _unreached(source: Source, rules: Sequence[Rule]) -> list[Fault]:
-    """Return a fault for the first rule behind one that is true of every message."""
-    always = -1
-    for index, rule in enumerate(rules):
-        if rule.mode == "off":
-            continue
-        if always >= 0:
-            what = f"is never reached: rule {rules[always].id} before it is always true"
-            return [Fault(source.where(index), rule.id, what, "move that one to the end")]
-        if rule.when.strip(" \t\r\n()") == "true":
-            always = index
-    return []
-
-
-def _is_id(text: str) -> bool:
-    return 0 < len(text) <= ID_CHARS_MAX and all(
-        c in "abcdefghijklmnopqrstuvwxyz0123456789-" for c in text
-    )
-
-
-def _is_code(text: str) -> bool:
-    return 2 <= len(text) <= 5 and text.isascii() and text.isalpha() and text.isupper()
-
-
-def _mean(name: str, known: Sequence[str]) -> str:
-    near = _near(name, known)
-    return f"did you mean {near}?" if near else "known here: " + ", ".join(known)
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    if _MEANT.get(name.lower()) in known:
-        return _MEANT[name.lower()]
-    near = difflib.get_close_matches(name[:80], known, n=1, cutoff=0.5)
-    return near[0] if near else ""
+def _table(key: str) -> str:
+    """Return which table was meant, or which there are."""
+    meant = near(key, _TABLES)
+    if not meant:
+        return "a policy has [limits], [[set]], [[pattern]], [[throttle]] and [[rule]]"
+    return "did you mean [limits]?" if meant == "limits" else f"did you mean [[{meant}]]?"

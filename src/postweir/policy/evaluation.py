@@ -1,7 +1,11 @@
 """What the judge and its policy workers say to each other."""
 
+from collections.abc import Iterator, Mapping
+
 from postweir.policy.verdict import Fact, Verdict
 from postweir.runtime.frames import Frame, Value
+
+PIECE_BYTES = 4 * 1024 * 1024  # of a set in one frame: half of what a frame may carry
 
 
 class RuleFault(Value, frozen=True):
@@ -13,12 +17,19 @@ class RuleFault(Value, frozen=True):
     what: str
 
 
+class Keys(Frame, frozen=True):
+    """A piece of a set that the bundle to come looks into; the next one follows it."""
+
+    set: str  # set_<sha256>
+    data: bytes
+
+
 class Load(Frame, frozen=True):
-    """Compile this bundle, once, before anything else."""
+    """Compile this bundle, once, before anything else is asked."""
 
     bundle: bytes  # canonical, as bundle.py writes it
     schema: str  # the facts it was written for
-    sets: dict[str, bytes] = {}  # by set_<sha256>: keys, one a line
+    sets: dict[str, bytes] = {}  # by set_<sha256>: keys, one a line; large ones came as `Keys`
 
 
 class Loaded(Frame, frozen=True):
@@ -27,10 +38,11 @@ class Loaded(Frame, frozen=True):
     policy: str
     fault: str | None
     faults: list[RuleFault] = []
+    cost: int = 0  # steps of all rules at worst, of dialect.COST_TOTAL_MAX
 
 
 class Mask(Frame, frozen=True):
-    """From here on, leave these rules out: an operator killed them."""
+    """From here on leave these rules out, and no others: an operator killed them."""
 
     rules: list[str]
 
@@ -39,7 +51,7 @@ class Evaluate(Frame, frozen=True):
     """Apply the bundle to these facts; those left out are neutral."""
 
     ask: int
-    facts: dict[str, Fact]  # throttle.ID too: their levels are the judge's
+    facts: dict[str, Fact]  # with the levels of throttles. Who says set.ID here is believed
     texts: dict[str, str] = {}  # bundle.TEXTS that its patterns read, bounded; never kept
     keys: dict[str, list[str]] = {}  # bundle.KEYS that its sets are looked up by, bounded
 
@@ -55,4 +67,12 @@ class Evaluated(Frame, frozen=True):
     shadow: list[str] = []  # rules on trial that matched before the verdict, bounded
 
 
-PolicyFrame = Load | Loaded | Mask | Evaluate | Evaluated
+PolicyFrame = Keys | Load | Loaded | Mask | Evaluate | Evaluated
+
+
+def loading(canonical: bytes, schema: str, sets: Mapping[str, bytes]) -> Iterator[Frame]:
+    """Yield what a worker has to hear to load a bundle, no frame too large."""
+    for name, data in sets.items():
+        for at in range(0, max(len(data), 1), PIECE_BYTES):
+            yield Keys(name, data[at : at + PIECE_BYTES])
+    yield Load(canonical, schema)

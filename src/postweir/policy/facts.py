@@ -39,6 +39,11 @@ def total(some: Mapping[str, Fact]) -> Facts:
     return {**NEUTRAL, **{name: bounded(name, value) for name, value in some.items()}}
 
 
+def said(some: Mapping[str, Fact]) -> Facts:
+    """Return those that are not neutral, within their bounds: what is telling of `total`."""
+    return {n: bounded(n, value) for n, value in some.items() if value != NEUTRAL.get(n)}
+
+
 def telling(facts: Mapping[str, Fact]) -> Facts:
     """Return only those that are not neutral: what is kept, and enough for `total`."""
     return {name: value for name, value in facts.items() if value != NEUTRAL.get(name)}
@@ -46,21 +51,25 @@ def telling(facts: Mapping[str, Fact]) -> Facts:
 
 def bounded(name: str, value: Fact) -> Fact:
     """Return a fact's value within its bounds. What is given must be declared, and of its type."""
-    kind = _KIND_OF.get(name)
-    assert kind is not None, f"{name} is not declared"
-    assert type(value) is kind, f"{name} is a {type(value).__name__}"
+    kind = type(value)
+    assert _KIND_OF.get(name) is kind, f"{name} is a {kind.__name__}, or not declared"
     if kind is bool or kind is float:
         return value
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, list):
         return [_text(item) for item in value[:ITEMS_MAX]]
-    if kind is int and not -NUMBER_MAX <= value <= NUMBER_MAX:
+    if not -NUMBER_MAX <= value <= NUMBER_MAX:
         return NUMBER_MAX if value > 0 else -NUMBER_MAX
     return value
 
 
 def _text(value: str) -> str:
-    """Return text the engine can take: bounded, and no half of a surrogate pair."""
+    """Return text the engine can take: bounded, and no half of a surrogate pair.
+
+    To the engine a text ends at its first NUL: `bank.example\\0.evil` would be the bank.
+    """
     cut = value if len(value) <= TEXT_CHARS_MAX else value[:TEXT_CHARS_MAX]
+    if "\0" in cut:
+        cut = cut.replace("\0", "\ufffd")
     return cut if cut.isascii() else cut.encode("utf-8", "replace").decode()

@@ -193,7 +193,9 @@ def _content() -> Iterator[Declared]:
     yield share("text.capitals", "Share of its letters that are capitals.")
     yield share("text.foreign", "Share of its characters that are not ASCII.")
     yield boolean("text.html", "There is an HTML part.")
-    yield boolean("text.hidden", "The HTML hides text from who looks at it.")
+    yield boolean(
+        "text.hidden", "The HTML hides text from who looks at it: more than a preview line."
+    )
     yield boolean("text.image_only", "The HTML is images, with scarcely a word.")
     yield boolean("text.form", "The HTML asks for input, or runs a script.")
     yield boolean("urls.known", "The links could be gathered in time.")

@@ -18,6 +18,7 @@ from postweir.spool.client import Shards
 from postweir.spool.ports import Hello, Page, Read
 from postweir.storage import spool_inspect
 from postweir.storage.spool_reader import SqliteReader
+from postweir.storage.sqlite_policies import SqlitePolicies
 from postweir.storage.sqlite_tables import SqliteTables
 
 ANSWER_S = 1.0  # a shard silent for so long is read from its file
@@ -151,13 +152,15 @@ async def office(path: Path) -> AsyncIterator[Office]:
     _become_owner(now.data)
     shards = Reach(now)
     try:
+        tables = SqliteTables(now.data / "tables.db")
         yield Office(
             settings=now,
-            tables=SqliteTables(now.data / "tables.db"),
+            tables=tables,
             shards=shards,
             by=by,
             now_us=clock.wall_us,
             files=Files(now),
+            policies=SqlitePolicies(tables),
         )
     finally:
         await shards.close()

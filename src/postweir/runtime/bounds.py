@@ -3,6 +3,7 @@
 import ipaddress
 import math
 import typing
+import urllib.parse
 from collections.abc import Callable
 
 CHOICES = {
@@ -20,6 +21,7 @@ AT_LEAST = {
     "spool.shards": 1, "spool.inline_bytes_max": 0,
     "spool.queued_max": 1, "spool.free_bytes_min": 0, "spool.journal_days": 1,
     "spool.hold_days": 1, "spool.facts_hours": 1, "judge.workers": 1, "judge.wait_ms": 1,
+    "spool.facts_bytes_max": 1024 * 1024,
     "judge.evaluate_ms": 1, "judge.scan_ms": 1, "delivery.workers": 1, "delivery.port": 1,
     "delivery.in_hand_max": 128, "delivery.connections_per_site_max": 1,
     "delivery.messages_per_connection_max": 1, "delivery.connect_s": 1, "delivery.reply_s": 1,
@@ -37,6 +39,9 @@ AT_MOST = {
 UNIT_MOST = {"_s": 30 * 86_400, "_ms": 3_600_000, "_days": 36_500, "_hours": 876_000}
 NUMBER_MOST = 2**53  # exact in every language that reads our JSON
 HELP_URL_MAX = 150  # a reply line has 512 bytes, RFC 5321 4.5.3.1.5
+POOL_CHARS_MAX = 64
+SOURCES_MAX = 256  # of one pool: a /24
+_POOL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 HOSTNAMES = ("edge.hostname", "delivery.hostname")
 _HOSTNAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.[]:")
 ADDRESSES = ("edge.listen", "edge.listen_tls", "metrics.listen", "web.listen", "status.listen")
@@ -54,20 +59,21 @@ def wrong(key: str, value: object) -> tuple[str, str] | None:
         return "is too long", f"use at most {HELP_URL_MAX} characters: it is part of one reply line"
     if key in ("edge.hostname", "storage.data") and not value:
         return "is empty", "give it a value, or leave the key out"
+    if key == "judge.rspamd":
+        return _wrong_url(typing.cast(str, value))
     if key in CHOICES and value not in CHOICES[key]:
         return f"is {value!r}", "choose one of: " + ", ".join(CHOICES[key])
     if key in ADDRESSES or key == "delivery.resolvers":
         texts = (value,) if isinstance(value, str) else typing.cast(tuple[str, ...], value)
         return _wrong_address(texts, nameserver if key == "delivery.resolvers" else address)
-    if key == "delivery.route":
-        for domain, hop in typing.cast(dict[str, str], value).items():
-            host, _, port = hop.rpartition(":")
-            if not domain or not host or not port.isdecimal() or not 0 < int(port) <= 65535:
-                return f"sends {domain!r} to {hop!r}", 'write HOST:PORT for each domain, or for "*"'
-    if key == "delivery.retry_s":
-        waits = typing.cast(tuple[float, ...], value)
-        if not waits or not all(0 < wait <= UNIT_MOST["_s"] for wait in waits):
-            return f"is {waits}", "name at least one wait in seconds, all above 0, at most a month"
+    return _wrong_delivery(key, value)
+
+
+def _wrong_route(route: dict[str, str]) -> tuple[str, str] | None:
+    for domain, hop in route.items():
+        host, _, port = hop.rpartition(":")
+        if not domain or not host or not port.isdecimal() or not 0 < int(port) <= 65535:
+            return f"sends {domain!r} to {hop!r}", 'write HOST:PORT for each domain, or for "*"'
     return None
 
 
@@ -85,6 +91,41 @@ def nameserver(text: str) -> tuple[str, int]:
         return address(text)
     except ValueError:
         return str(ipaddress.ip_address(text)), 53
+
+
+def _wrong_delivery(key: str, value: object) -> tuple[str, str] | None:
+    if key == "delivery.route":
+        return _wrong_route(typing.cast(dict[str, str], value))
+    if key == "delivery.pools":
+        return _wrong_pools(typing.cast(dict[str, tuple[str, ...]], value))
+    if key == "delivery.retry_s":
+        waits = typing.cast(tuple[float, ...], value)
+        if not waits or not all(0 < wait <= UNIT_MOST["_s"] for wait in waits):
+            return f"is {waits}", "name at least one wait in seconds, all above 0, at most a month"
+    return None
+
+
+def _wrong_pools(pools: dict[str, tuple[str, ...]]) -> tuple[str, str] | None:
+    for name, addresses in pools.items():
+        if not 0 < len(name) <= POOL_CHARS_MAX or not _POOL.issuperset(name):
+            return f"has a pool {name!r}", "use a-z, 0-9, - and _, at most 64"
+        if not addresses or len(addresses) > SOURCES_MAX:
+            return f"gives {name} {len(addresses)} addresses", f"name 1 to {SOURCES_MAX}"
+        for text in addresses:
+            if not _is_source(text):
+                return f"has {text!r} in {name}", "write addresses, such as 192.0.2.10"
+        if len({ipaddress.ip_address(text) for text in addresses}) < len(addresses):
+            return f"has an address twice in {name}", "name each once"
+    return None
+
+
+def _is_source(text: str) -> bool:
+    """True for an address that a connection may come from."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text and not found.is_unspecified and not found.is_multicast
 
 
 def _wrong_number(key: str, value: float) -> tuple[str, str] | None:
@@ -108,3 +149,14 @@ def _wrong_address(
         except ValueError:
             return f"has {text!r}", "write ADDRESS:PORT, such as 127.0.0.1:2525 or [::1]:2525"
     return None
+
+
+def _wrong_url(text: str) -> tuple[str, str] | None:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if good or not text:
+        return None
+    return f"is {text!r}", 'write a URL, such as "http://127.0.0.1:11333"'

@@ -17,6 +17,7 @@ F = TypeVar("F")
 V = TypeVar("V")
 
 Struct = msgspec.Struct
+made = msgspec.field  # of a Struct: `made(default_factory=…)`
 Bad = msgspec.ValidationError
 # What a decoder says of bytes that are none; texts that are not UTF-8 it leaves to Python.
 BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)

@@ -65,6 +65,7 @@ class Spool(Section, frozen=True):
     journal_days: int = 35
     hold_days: int = 14
     facts_hours: int = 72
+    facts_bytes_max: int = 1024 * 1024 * 1024
 
 
 class Judge(Section, frozen=True):
@@ -73,6 +74,8 @@ class Judge(Section, frozen=True):
     evaluate_ms: int = 25
     scan_ms: int = 50
     url_hosts: str = ""
+    rspamd: str = ""
+    rspamd_user: bool = False
 
 
 class Delivery(Section, frozen=True):
@@ -91,6 +94,7 @@ class Delivery(Section, frozen=True):
     tls: str = "opportunistic"
     private_networks: bool = False
     hostname: str = ""
+    pools: dict[str, tuple[str, ...]] = {}
 
 
 class Supervisor(Section, frozen=True):
@@ -150,7 +154,8 @@ class Settings(Section, frozen=True):
 # Taken only at a start: `reload` refuses a file that changes them, and says so.
 RESTART = (
     "edge.listen", "edge.listen_tls", "edge.workers", "storage.data", "spool.shards",
-    "judge.workers", "delivery.workers", "metrics.listen", "web.listen", "status.listen",
+    "judge.workers", "judge.rspamd", "judge.rspamd_user", "delivery.workers", "metrics.listen",
+    "web.listen", "status.listen",
 )  # fmt: skip
 
 

@@ -11,16 +11,16 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from postweir.judge.ports import Counted
+from postweir.judge.ports import Fed, Used
 from postweir.runtime import clock
 from postweir.runtime.frames import unpack
 from postweir.runtime.log import Log
 from postweir.spool.known import Known
-from postweir.spool.ports import Accept, Hello, Page, Refusal, Safe, Unknown, Unsafe, Wake
+from postweir.spool.ports import Accept, Hello, Page, Reached, Refusal, Safe, Unknown, Unsafe, Wake
 
 LOOK_S = 0.05
 DOUBT_S = 0.15
@@ -28,7 +28,6 @@ SILENCE_S = 1.5
 ANSWER_S = 30.0
 COUNTED_S = 5.0
 UNPACKED_MAX = 1000  # in one turn of the loop: about a millisecond
-COUNTED_MAX = 5_000_000  # an hour at 1,400 messages a second
 
 
 class Shards:
@@ -134,27 +133,51 @@ class Shards:
         except (TimeoutError, Unknown):
             raise ConnectionError(f"shard {shard} does not answer") from None
 
-    async def read_all(self, shard: int, question: str, argument: str = "") -> list[bytes]:
-        """Return all rows of an answer. Raises ConnectionError."""
-        rows: list[bytes] = []
-        after: int | None = 0
-        while after is not None:
-            page = await self.read(shard, question, argument, after, wait_s=COUNTED_S)
-            rows += page.rows
-            after = page.next if len(rows) < COUNTED_MAX else None
-        return rows
+    async def after(self, cursors: Mapping[str, int], since_us: int, *, whole: bool) -> Fed:
+        """Return what was sent and what became of it after these cursors, a page of each shard.
 
-    async def counted(self, since_us: int) -> Sequence[Counted]:
-        """Return what was counted since then, from every shard. Raises ConnectionError."""
+        The shards' rows are told one shard after the other, each in its order.
+        """
+        rows: list[Used] = []
+        reached: dict[str, int] = {}
+        unread: list[str] = []
+        more = False
         found = await asyncio.gather(
-            *(self.read_all(s.number, "counted", str(since_us)) for s in self._shards)
+            *(self._usage(s.number, cursors, since_us, whole) for s in self._shards)
         )
-        lately: list[Counted] = []
-        for rows in found:
-            for at in range(0, len(rows), UNPACKED_MAX):
-                lately += (unpack(row, Counted) for row in rows[at : at + UNPACKED_MAX])
-                await asyncio.sleep(0)  # an hour may hold millions, and the loop has a beat to keep
-        return lately
+        for shard, pages in zip(self._shards, found, strict=True):
+            left = not pages
+            for name, (first, *told) in pages.items():
+                at = unpack(first, Reached)
+                reached[name] = at.next
+                more |= at.next < at.last
+                left |= at.next < at.last
+                rows += (unpack(row, Used) for row in told)
+                await asyncio.sleep(0)
+            if left:
+                unread.append(str(shard.number))
+        return Fed(rows, reached, more, unread)
+
+    async def _usage(
+        self, shard: int, cursors: Mapping[str, int], since_us: int, whole: bool
+    ) -> dict[str, list[bytes]]:
+        """Return the rows of both streams of a shard by name; none of one that is silent."""
+        if self._shards[shard - 1].health is None:
+            return {}
+        argument = f"{since_us} {'whole' if whole else 'ends'}"
+        pages = {}
+        for question in ("usage", "turned"):
+            name = f"{shard}.{question}"
+            try:
+                page = await self.read(
+                    shard, question, argument, cursors.get(name, 0), UNPACKED_MAX, COUNTED_S
+                )
+            except ConnectionError:
+                return {}
+            if not page.rows:
+                return {}  # a shard of an older version, that knows no such question
+            pages[name] = page.rows
+        return pages
 
     async def wake(self, wait_s: float = 1.0) -> int:
         """Tell all shards that the tables may have changed; returns how many heard it."""

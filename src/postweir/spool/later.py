@@ -15,9 +15,9 @@ ASK_S = 5.0  # nobody waits on a line for this answer
 LOOK_S = 0.25
 PAUSE_S_FIRST, PAUSE_S_MAX = 0.1, 2.0  # while the judge is away; soon, so that it is noticed back
 BACKOFF_S_FIRST, BACKOFF_S_MAX = 1.0, 300.0  # for one message that gets no verdict
-WAIT_S_MAX = 86400.0  # whatever a verdict says: a day later a policy may say something else
+WAIT_S_MAX = 600.0  # whatever a verdict says: the policy that said so may be rolled back since
 PUT_OFF_MAX = 100_000  # messages whose wait is remembered; beyond, they are asked again early
-AWAY = ("breaker", "silent", "down", "loading")
+AWAY = ("breaker", "silent", "down", "loading", "off")
 
 Fetch = Callable[[int, int], Awaitable[Sequence[Accept]]]  # (after, count_max): store.pending
 Commit = Callable[[Judged], Awaitable[object]]

@@ -14,7 +14,7 @@ from postweir.mail.address import domain_of
 from postweir.mail.envelope import RECIPIENTS_MAX, is_message_id
 from postweir.spool.ports import Accept, Away, Content, Done, Out
 from postweir.spool.shard import Fetch
-from postweir.spool.states import bucket_of, lane_of, recipients_of
+from postweir.spool.states import bucket_of, lane_of, lifetime_of, pool_of, recipients_of
 from postweir.spool.writer import RoomyStore
 
 ORPHAN_AGE_S = 600.0  # the longest transaction: a younger file may still be named by an accept
@@ -27,7 +27,7 @@ def outs_of(
 ) -> tuple[list[tuple[Out, int, int]], Content]:
     """Return what leaves of a message that was just committed, from memory."""
     first, lane = recipients_of(answer.number)[0], lane_of(accept.sender.key)
-    ready = set(answer.ready)
+    ready, lifetime_s = set(answer.ready), lifetime_of(accept.verdict, accept.lifetime_s)
     outs = [
         (
             Out(
@@ -39,7 +39,7 @@ def outs_of(
                 accepted_at_us=now_us,
                 age_s=0.0,
                 tries=0,
-                lifetime_s=accept.lifetime_s,
+                lifetime_s=lifetime_s,
             ),
             bucket_of(domain_of(address)),
             lane,
@@ -57,6 +57,7 @@ def outs_of(
         check=accept.check,
         eight_bit=accept.eight_bit or accept.envelope.eight_bit,
         origin=accept.origin,
+        pool=pool_of(accept.verdict),
     )
     return outs, content
 

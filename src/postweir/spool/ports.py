@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from postweir.identity.sender import Sender
-from postweir.judge.ports import Counted
+from postweir.judge.ports import Counted, Used
 from postweir.mail.envelope import Envelope
 from postweir.mail.reply import Reply
 from postweir.policy.verdict import Verdict
@@ -142,6 +142,7 @@ class Content(Frame, frozen=True):
     check: bytes
     eight_bit: bool = False
     origin: str = "smtp"
+    pool: str = ""  # which of our addresses it leaves by; "": any
 
 
 class Out(Frame, frozen=True):
@@ -191,7 +192,7 @@ class Wake(Frame, frozen=True):
 
 
 class Read(Frame, frozen=True):
-    """A bounded question: ledger, message, queue, steps, counted, refusals, status, committed.
+    """A bounded question, one of `questions.QUESTIONS`.
 
     `committed` is asked by who lost a shard with accepts in flight: `argument` is their names,
     with spaces between, at most `count_max`; a row `Committed` answers each.
@@ -216,6 +217,13 @@ ShardFrame = (
     Hello | Accept | Safe | Unsafe | Refusal | Judged | Health | Content | Out | Settle | Settled
     | Credit | Sited | Wake | Read | Page
 )  # fmt: skip
+
+
+class Reached(Value, frozen=True):
+    """The first row of `usage` and `turned`: how far this page read, and how far there is to."""
+
+    next: int  # the cursor to go on from
+    last: int
 
 
 class Committed(Value, frozen=True):
@@ -292,6 +300,27 @@ class MessageRow(Value, frozen=True):
     log: dict[str, str] = {}
     stage: str = ""  # of a refusal
     reply: str = ""  # of a refusal
+    lifetime_s: int = 0  # how long each recipient is tried
+    pool: str = ""  # which of our addresses it leaves by
+    held_at_us: int | None = None  # since when, while it is held
+    hold_until_us: int | None = None  # by its verdict; None: as `spool.hold_days` says
+
+
+class Recorded(Value, frozen=True):
+    """A message with the facts that its verdict was made of: what a policy is tried on again.
+
+    With no facts it only tells how many of its sender were not kept, up to this one.
+    """
+
+    number: int  # its row: the cursor
+    message: str
+    at_us: int
+    account: str
+    sender: str  # Sender.key
+    verdict: Verdict | None
+    facts: bytes
+    unkept: int = 0  # before it, of the same sender and as much objected to: it stands for them
+    objected: bool = False
 
 
 class Quarantine(Value, frozen=True):
@@ -406,10 +435,28 @@ class Reader(Protocol):
         """Return what the judge counted since then, and the cursor to go on from."""
         ...
 
+    def usage(
+        self, since_us: int, whole: bool, after: int, count_max: int
+    ) -> "list[Reached | Used]":
+        """Return where it was read to, then messages that count and ends of recipients."""
+        ...
+
+    def turned(
+        self, since_us: int, whole: bool, after: int, count_max: int
+    ) -> "list[Reached | Used]":
+        """Return where it was read to, then messages that were judged and refused."""
+        ...
+
     def refusals(
         self, scope: str, after: int, count_max: int
     ) -> tuple[list["MessageRow"], int | None]:
         """Return messages that were never ours, newest first, and the cursor to go on from."""
+        ...
+
+    def recorded(
+        self, since_us: int, account: str, after: int, count_max: int
+    ) -> tuple[list[Recorded], int | None]:
+        """Return judged messages with their facts, oldest first, and the cursor to go on from."""
         ...
 
     def timeline(self, message: str) -> Sequence[Step]:

@@ -40,6 +40,28 @@ def _counted(reader: Reader, read: Read) -> Answer:
     return reader.counted(since_us, read.after, read.count_max)
 
 
+def _usage(reader: Reader, read: Read) -> Answer:
+    """`argument` is where to begin without a cursor, and "whole" or "ends"."""
+    since, _, kind = read.argument.partition(" ")
+    since_us = int(since) if since.isdecimal() else 0
+    return reader.usage(since_us, kind == "whole", read.after, read.count_max), None
+
+
+def _turned(reader: Reader, read: Read) -> Answer:
+    """As `usage`; of what was refused nothing becomes, so with "ends" it is only a cursor."""
+    since, _, kind = read.argument.partition(" ")
+    since_us = int(since) if since.isdecimal() else 0
+    return reader.turned(since_us, kind == "whole", read.after, read.count_max), None
+
+
+def _facts(reader: Reader, read: Read) -> Answer:
+    """Judged messages since a time, of one account or of all; `since=MICROSECONDS account=NAME`."""
+    wanted = dict(word.partition("=")[::2] for word in read.argument.split())
+    since = wanted.get("since", "")
+    since_us = int(since) if since.isdecimal() else 0
+    return reader.recorded(since_us, wanted.get("account", ""), read.after, read.count_max)
+
+
 def _committed(reader: Reader, read: Read) -> Answer:
     """A row for each name, so that an answer that knows no such question is none."""
     names = read.argument.split()[: read.count_max]
@@ -52,6 +74,9 @@ QUESTIONS: dict[str, Callable[[Reader, Read], Answer]] = {
     "message": _message,
     "steps": _steps,
     "counted": _counted,
+    "usage": _usage,
+    "turned": _turned,
+    "facts": _facts,
     "queue": lambda reader, read: reader.queue(read.argument, read.after, read.count_max),
     "refusals": lambda reader, read: reader.refusals(read.argument, read.after, read.count_max),
     "committed": _committed,

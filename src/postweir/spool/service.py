@@ -28,6 +28,7 @@ from postweir.spool.ports import (
     Done,
     Health,
     Hello,
+    Judged,
     Quarantine,
     Read,
     Reader,
@@ -358,6 +359,11 @@ class Service:
             self._log.error("spool.corrupt", message=change.message, what=change.what)
         elif "bounce_capped" in answer.noted:
             self._log.warning("spool.bounce_capped", change=type(change).__name__)
+        elif "header_dropped" in answer.noted:
+            assert isinstance(change, Judged)
+            self._log.warning(
+                "spool.header_dropped", message=change.message, rule=change.verdict.rule
+            )
         if isinstance(change, Request):
             self._log.info(
                 "spool.request", number=change.number, verb=change.verb, scope=change.scope

@@ -73,6 +73,11 @@ RECIPIENT: dict[str, tuple[RecipientState, str]] = {
 }
 ENDS = ("delivered", "bounced", "refused", "dropped")  # the ledger's counters, beside `accepted`
 
+# A verdict's own times, held to what an operator may set: a worker that errs binds nobody for ever.
+LIFETIME_S_MIN, LIFETIME_S_MAX = 60, 30 * 86_400  # as an account may have
+HOLD_S_MAX = 30 * 86_400
+POOL_CHARS_MAX = 64
+
 
 def message_after(cause: str, state: MessageState) -> MessageState | None:
     """Return what the message becomes, or None: nothing happens."""
@@ -105,6 +110,24 @@ def on_late_verdict(verdict: Verdict, *, late_refusal: str) -> str:
     if verdict.verb == "refuse":
         return "refused" if late_refusal == "bounce" else "held"
     return ""
+
+
+def lifetime_of(verdict: Verdict | None, account_s: int) -> int:
+    """Return how long each recipient is tried: as the verdict says, else as the account's is."""
+    wanted_s = verdict.lifetime_s if verdict is not None else 0
+    return min(max(wanted_s, LIFETIME_S_MIN), LIFETIME_S_MAX) if wanted_s > 0 else account_s
+
+
+def pool_of(verdict: Verdict | None) -> str:
+    """Return the pool of our addresses it is to leave by; "": any."""
+    return verdict.pool[:POOL_CHARS_MAX] if verdict is not None else ""
+
+
+def hold_s_of(verdict: Verdict | None) -> int:
+    """Return after how long this hold expires by its verdict; 0: as the setting says."""
+    if verdict is None or verdict.verb != "hold":
+        return 0
+    return min(max(verdict.hold_s, 0), HOLD_S_MAX)
 
 
 def bucket_of(domain: str) -> int:

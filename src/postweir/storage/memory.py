@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from postweir.mail.address import domain_of
 from postweir.mail.envelope import message_id
-from postweir.mail.headers import header_end
+from postweir.mail.headers import header_end, written
 from postweir.mail.reply import Reply
 from postweir.mail.reports import Failure
+from postweir.policy.verdict import Verdict
 from postweir.runtime.settings import Spool
 from postweir.spool import bounce
 from postweir.spool.ports import (
@@ -32,11 +33,14 @@ from postweir.spool.states import (
     MessageState,
     RecipientState,
     bucket_of,
+    hold_s_of,
     lane_of,
+    lifetime_of,
     message_after,
     message_of,
     on_arrival,
     on_late_verdict,
+    pool_of,
     recipient_after,
     recipients_of,
 )
@@ -66,6 +70,9 @@ class Message:
     changed_at_us: int
     recipients: dict[int, Recipient] = field(default_factory=dict)
     body: bytes | None = None
+    added: bytes = b""
+    verdict: Verdict | None = None
+    hold_until_us: int | None = None  # by its verdict
 
     @property
     def open(self) -> dict[int, Recipient]:
@@ -151,8 +158,9 @@ class MemoryStore:
         if row is None or (row.body is None and row.accept.body_file is None):
             return None
         a = row.accept
-        return Content(message, a.envelope.mail_from, a.added, row.body, a.body_file, a.length,
-                       a.check, a.eight_bit or a.envelope.eight_bit, a.origin)  # fmt: skip
+        return Content(message, a.envelope.mail_from, row.added, row.body, a.body_file, a.length,
+                       a.check, a.eight_bit or a.envelope.eight_bit, a.origin,
+                       pool_of(row.verdict))  # fmt: skip
 
     def request_done(self) -> int:
         """Return the number of the last request whose effect is kept."""
@@ -164,9 +172,10 @@ class MemoryStore:
 
     def upkeep(self) -> bool:
         """Nothing grows old here but holds."""
-        cut_us = self._now_us() - self._settings.hold_days * 86400 * 1_000_000
+        now_us, longest_us = self._now_us(), self._settings.hold_days * 86400 * 1_000_000
         for message in self._messages.values():
-            if message.state is MessageState.HELD and message.changed_at_us < cut_us:
+            until_us = message.hold_until_us or message.changed_at_us + longest_us
+            if message.state is MessageState.HELD and until_us < now_us:
                 self._end_all(message, "refused")
                 self._turn(message, _after("settled", message.state))
         return False
@@ -214,7 +223,8 @@ class MemoryStore:
             return Done("corrupt")
         self._given += 1
         number, now_us = self._given, self._now_us()
-        message = Message(a, number, state, now_us, now_us, body=a.body)
+        message = Message(a, number, state, now_us, now_us, {}, a.body, a.added, a.verdict)
+        message.hold_until_us = self._hold_until_us(a.verdict)
         for n, address in enumerate(a.envelope.recipients):
             bucket = bucket_of(domain_of(address))
             message.recipients[recipients_of(number)[0] + n] = Recipient(address, bucket, now_us)
@@ -257,7 +267,10 @@ class MemoryStore:
         if message is None or message.state is not MessageState.PENDING or not cause:
             return Done()
         if cause != "refused":
+            message.verdict = j.verdict
+            message.added += (written(j.verdict.header) or b"") if j.verdict.header else b""
             self._turn(message, _after(cause, message.state))
+            message.hold_until_us = self._hold_until_us(j.verdict)
             return self._due_now(message)
         reply = Reply(550, "5.7.1", f"[{j.verdict.code}] {j.verdict.text}")
         rows = message.open.values()
@@ -312,7 +325,7 @@ class MemoryStore:
         made = bounce.bounce(
             about, failed, hostname=self._hostname, at_us=self._now_us(),
             id=message_id(at_ms=self._now_us() // 1000, incarnation=0, counter=self._bounces),
-            header=a.added + body[: header_end(body)],
+            header=message.added + body[: header_end(body)],
         )  # fmt: skip
         self._accept(made)
         bucket = bucket_of(domain_of(made.envelope.recipients[0]))
@@ -335,6 +348,11 @@ class MemoryStore:
 
     def _turn(self, message: Message, state: MessageState) -> None:
         message.state, message.changed_at_us = state, self._now_us()
+        message.hold_until_us = None
+
+    def _hold_until_us(self, verdict: Verdict | None) -> int | None:
+        hold_s = hold_s_of(verdict)
+        return self._now_us() + hold_s * 1_000_000 if hold_s else None
 
     def _leaving(self, lane: int) -> list[Message]:
         return [
@@ -353,7 +371,8 @@ class MemoryStore:
         row, a = message.recipients[number], message.accept
         age_s = max(0.0, (self._now_us() - message.accepted_at_us) / 1e6)
         return Out(number, row.tries + 1, a.message, a.sender.key, row.address,
-                   message.accepted_at_us, age_s, row.tries, a.lifetime_s)  # fmt: skip
+                   message.accepted_at_us, age_s, row.tries,
+                   lifetime_of(message.verdict, a.lifetime_s))  # fmt: skip
 
 
 def _after(cause: str, state: MessageState) -> MessageState:

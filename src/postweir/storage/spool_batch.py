@@ -45,10 +45,13 @@ class Batch:
         """Record a message that is not ours."""
         rows = self.rows
         rows.numbers.message += 1
+        # Its facts stay as long as all facts do, the rest as long as the journal.
+        rows.keep_facts(rows.numbers.message, r.facts)
+        kept = {name: getattr(r, name) for name in r.__struct_fields__} | {"facts": b""}
         rows.db.execute(
             "INSERT INTO refusal VALUES (?,?,?,?,?,?,?)",
             (rows.numbers.message, r.message, rows.now_us, r.sender.account, r.sender.key,
-             int(r.verdict is not None), pack(r)),
+             int(r.verdict is not None), pack(Refusal(**kept))),
         )  # fmt: skip
         return Answer()
 

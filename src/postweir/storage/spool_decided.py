@@ -3,19 +3,25 @@
 from typing import Any
 
 from postweir.mail.address import domain_of
+from postweir.mail.headers import written
 from postweir.mail.reply import Reply
+from postweir.policy.verdict import Verdict
 from postweir.runtime.frames import pack
 from postweir.spool.ports import Judged, Quarantine, Request
 from postweir.spool.states import (
     MessageState,
     RecipientState,
+    hold_s_of,
+    lifetime_of,
     message_of,
     on_late_verdict,
+    pool_of,
     recipients_of,
 )
 from postweir.storage.spool_batch import Batch
 from postweir.storage.spool_rows import Detail
 from postweir.storage.spool_schema import WAITS_MESSAGE, WAITS_NOT, first, rows
+from postweir.storage.spool_seal import chosen, headers_sound, resealed
 from postweir.storage.spool_values import Answer
 
 SCOPE_ROWS_MAX = 5000  # of a request with a wide scope, in one commit: some 30 ms of the writer
@@ -43,17 +49,45 @@ class Decided:
             "UPDATE msg SET verdict = ?, policy = ?, reason = '' WHERE id = ?",
             (pack(j.verdict), j.verdict.policy, row[0]),
         )
-        self._db.execute(
-            "INSERT OR REPLACE INTO facts VALUES (?,?,?)", (row[0], self._rows.now_us, j.facts)
-        )
+        self._rows.keep_facts(row[0], j.facts)
+        hold_s, until_us = hold_s_of(j.verdict), None
+        if hold_s:
+            until_us = detail["expires_at_us"] = self._rows.now_us + hold_s * 1_000_000
+        detail |= self._choose(row[0], j.verdict, answer)
         self._rows.step(row[0], 0, "judged", detail)
         answer.noted.append(f"late_{cause}")
         if cause == "refused":
             reply = Reply(550, "5.7.1", f"[{j.verdict.code}] {j.verdict.text}")
             self._refuse_all(row[0], answer, reply, {"by": "late verdict"})
         else:
-            self._rows.turn(row[0], cause, MessageState.PENDING, answer)
+            pending = MessageState.PENDING
+            self._rows.turn(row[0], cause, pending, answer, hold_until_us=until_us)
         return answer
+
+    def _choose(self, message: int, verdict: Verdict, answer: Answer) -> Detail:
+        """Give a message its header and its way out; returns what of that is to be told."""
+        pool, lifetime_s = pool_of(verdict), lifetime_of(verdict, 0)
+        line = written(verdict.header) if verdict.header else b""
+        if line is None:
+            answer.noted.append("header_dropped")
+        if not (line or pool or lifetime_s):
+            return {}
+        row = first(
+            self._db,
+            "SELECT b.added, m.seal FROM msg m JOIN body b ON b.id = m.id WHERE m.id = ?",
+            (message,),
+        )
+        if row is None or not headers_sound(*row):
+            return {}  # what is damaged is found to be so when it leaves
+        added = row[0] + (line or b"")
+        self._db.execute("UPDATE body SET added = ? WHERE id = ?", (added, message))
+        self._db.execute(
+            "UPDATE msg SET pool = ?, verdict_lifetime_s = ?, seal = ? WHERE id = ?",
+            (pool, lifetime_s, resealed(row[1], added, chosen(pool, lifetime_s)), message),
+        )
+        header = verdict.header if line else ""
+        told: Detail = {"pool": pool, "lifetime_s": lifetime_s, "header": header}
+        return {name: value for name, value in told.items() if value}
 
     def quarantine(self, q: Quarantine) -> Answer:
         """Hold a message whose body is not what we had accepted."""
@@ -72,11 +106,10 @@ class Decided:
         answer.noted.append("corrupt")
         return answer
 
-    def expire_hold(self, message: int, hold_days: int) -> int:
+    def expire_hold(self, message: int, after: Detail) -> int:
         """Refuse a message nobody released; returns how many recipients it had."""
         answer = Answer()
-        detail: Detail = {"by": "hold expired", "hold_days": hold_days}
-        self._refuse_all(message, answer, None, detail)
+        self._refuse_all(message, answer, None, {"by": "hold expired", **after})
         return len(answer.ended)
 
     def request(self, r: Request) -> Answer:

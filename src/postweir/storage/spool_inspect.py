@@ -14,8 +14,20 @@ from postweir.spool.states import recipients_of
 from postweir.storage.spool_clock import boot
 from postweir.storage.spool_place import owned
 from postweir.storage.spool_recovery import DAMAGED, DOUBT, SWAP, Record, note, read_record
-from postweir.storage.spool_schema import MIGRATIONS, check_version, first, rows
-from postweir.storage.spool_seal import OF_MESSAGE, address_sound, envelope_sound, headers_sound
+from postweir.storage.spool_schema import (
+    MIGRATIONS,
+    WAY_OUT_SINCE,
+    check_version,
+    first,
+    rows,
+)
+from postweir.storage.spool_seal import (
+    OF_MESSAGE,
+    address_sound,
+    chosen,
+    envelope_sound,
+    headers_sound,
+)
 from postweir.storage.spool_wal import frames, generation, keep_index
 from postweir.storage.sqlite import (
     CHECKSUM_BYTES,
@@ -196,11 +208,13 @@ def _pages(path: Path, found: Callable[[str], None], tell: Callable[[int, int], 
 def _messages(connection: Connection) -> Iterator[list[tuple[object, ...]]]:
     """Yield messages that have not ended, with their seals, some at a time."""
     after = 0
-    sealed = check_version(connection) >= SEALS_SINCE
-    seals = f"m.seal, {OF_MESSAGE}" if sealed else "NULL, m.id, m.name"
+    version = check_version(connection)
+    seals = f"m.seal, {OF_MESSAGE}" if version >= SEALS_SINCE else "NULL, m.id, m.name"
+    way_out = "m.pool, m.verdict_lifetime_s" if version >= WAY_OUT_SINCE else "'', 0"
     while page := rows(
         connection,
-        f"SELECT m.id, m.state, m.name, b.added, b.data, m.body_file, m.size, m.digest, {seals}"  # noqa: S608
+        f"SELECT m.id, m.state, m.name, b.added, b.data, m.body_file, m.size, m.digest,"  # noqa: S608
+        f" {way_out}, {seals}"
         " FROM msg m LEFT JOIN body b ON b.id = m.id WHERE m.id > ? ORDER BY m.id LIMIT ?",
         (after, MESSAGES),
     ):
@@ -210,9 +224,11 @@ def _messages(connection: Connection) -> Iterator[list[tuple[object, ...]]]:
 
 def _wrong(connection: Connection, bodies: Path, row: tuple[object, ...]) -> str:
     """Return what is wrong with one message, or "": held ones that are known as such are too."""
-    number, _, name, added, data, body_file, size, digest, seal, *sealed = row
+    (number, _, name, added, data, body_file, size, digest, pool, lifetime_s, seal,
+     *sealed) = row  # fmt: skip
     assert isinstance(number, int) and isinstance(name, str)  # noqa: PT018
-    if not envelope_sound(sealed, seal) or not headers_sound(added, seal):
+    way_out = chosen(pool, lifetime_s)
+    if not envelope_sound(sealed, seal) or not headers_sound(added, seal, way_out):
         return "envelope"
     if seal is not None:
         found = rows(

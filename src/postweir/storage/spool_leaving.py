@@ -16,7 +16,13 @@ from postweir.spool.ports import LANES, Accept, Away, Content, Out, Quarantine
 from postweir.spool.states import recipients_of
 from postweir.storage.spool_place import Place
 from postweir.storage.spool_schema import first, rows
-from postweir.storage.spool_seal import OF_MESSAGE, address_sound, envelope_sound, headers_sound
+from postweir.storage.spool_seal import (
+    OF_MESSAGE,
+    address_sound,
+    chosen,
+    envelope_sound,
+    headers_sound,
+)
 from postweir.storage.spool_values import Pauses
 from postweir.storage.sqlite import Connection
 
@@ -26,8 +32,8 @@ DUE = (
     " AND bucket = ? AND lane = ? AND due"
 )
 CONTENT = f"""
-SELECT m.mail_from, b.added, b.data, m.body_file, m.size, m.digest, m.eight_bit, m.origin, m.seal,
-       {OF_MESSAGE}
+SELECT m.mail_from, b.added, b.data, m.body_file, m.size, m.digest, m.eight_bit, m.origin, m.pool,
+       m.verdict_lifetime_s, m.seal, {OF_MESSAGE}
 FROM msg m LEFT JOIN body b ON b.id = m.id WHERE m.name = ?
 """  # noqa: S608
 
@@ -85,12 +91,13 @@ class Leaving:
         for row in rows(
             self._db,
             "SELECT r.id, r.tries, m.name, m.sender, r.address, m.accepted_at, m.lifetime_s,"
-            " m.account, m.seal, r.seal FROM json_each(?) j CROSS JOIN rcpt r ON r.id = j.value"
+            " m.verdict_lifetime_s, m.account, m.seal, r.seal"
+            " FROM json_each(?) j CROSS JOIN rcpt r ON r.id = j.value"
             " CROSS JOIN msg m ON m.id = r.id >> 10",
             (json(wanted).decode(),),
         ):
-            (recipient, tries, message, sender, address, accepted_at, lifetime_s, account, sealed,
-             seal) = row  # fmt: skip
+            (recipient, tries, message, sender, address, accepted_at, lifetime_s, chosen_s, account,
+             sealed, seal) = row  # fmt: skip
             if not address_sound(sealed, recipient, address, seal):
                 found.damaged.append(Quarantine(message, "address"))
                 continue
@@ -107,7 +114,7 @@ class Leaving:
                     accepted_at_us=accepted_at,
                     age_s=max(0.0, (now_us - accepted_at) / 1e6),
                     tries=tries,
-                    lifetime_s=lifetime_s,
+                    lifetime_s=chosen_s or lifetime_s,
                 )
             )
 
@@ -150,9 +157,11 @@ class Leaving:
         )
         if row is None:
             return None
-        mail_from, added, data, name, size, digest, eight_bit, origin, seal, *sealed = row
+        (mail_from, added, data, name, size, digest, eight_bit, origin, pool, lifetime_s, seal,
+         *sealed) = row  # fmt: skip
         wrong = self._place.damage(data, name, size, digest) if added is not None else "missing"
-        if not wrong and not (envelope_sound(sealed, seal) and headers_sound(added, seal)):
+        way_out = chosen(pool, lifetime_s)
+        if not wrong and not (envelope_sound(sealed, seal) and headers_sound(added, seal, way_out)):
             wrong = "envelope"
         if wrong:
             return Quarantine(message, wrong)
@@ -166,6 +175,7 @@ class Leaving:
             check=digest,
             eight_bit=bool(eight_bit),
             origin=origin,
+            pool=pool,
         )
 
     def pending(self, after: int, count_max: int) -> list[Accept]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from postweir.identity.sender import Sender
-from postweir.judge.ports import Counted
+from postweir.judge.ports import Counted, Used
 from postweir.mail.address import domain_of
 from postweir.policy.verdict import Verdict
 from postweir.runtime.clock import wall_us
@@ -17,14 +17,17 @@ from postweir.spool.ports import (
     Ledger,
     MessageRow,
     QueueRow,
+    Reached,
     RecipientRow,
+    Recorded,
     Refusal,
     ShardStatus,
     Step,
 )
 from postweir.spool.states import MessageState, RecipientState, recipients_of
+from postweir.storage import spool_usage
 from postweir.storage.spool_place import owned
-from postweir.storage.spool_schema import first, rows
+from postweir.storage.spool_schema import WAY_OUT_SINCE, first, rows
 from postweir.storage.spool_values import Pauses
 from postweir.storage.spool_wal import keep_index
 from postweir.storage.sqlite import Fault, connect, keep_log, trouble
@@ -37,6 +40,17 @@ SELECT r.id, r.address, r.due, r.tries, r.reply, m.name, m.account, m.sender, m.
        m.accepted_at, m.size
 FROM rcpt r INDEXED BY rcpt_open CROSS JOIN msg m ON m.id = r.id >> 10
 WHERE r.state = 0 AND r.id > ? ORDER BY r.id LIMIT ?
+"""
+_RECORDED = """
+SELECT * FROM (
+    SELECT m.id, m.name, m.accepted_at, m.account, m.sender, m.verdict, f.data, NULL
+    FROM msg m LEFT JOIN facts f ON f.id = m.id
+    WHERE m.id > ? AND m.origin = 'smtp' AND m.verdict IS NOT NULL ORDER BY m.id LIMIT ?)
+UNION ALL SELECT * FROM (
+    SELECT r.id, r.name, r.at, r.account, r.sender, NULL, f.data, r.data
+    FROM refusal r LEFT JOIN facts f ON f.id = r.id
+    WHERE r.id > ? AND r.counted = 1 ORDER BY r.id LIMIT ?)
+ORDER BY 1 LIMIT ?
 """
 
 
@@ -110,8 +124,9 @@ class SqliteReader:
         with self._reading():
             row = first(
                 self._db,
-                "SELECT m.id, m.name, m.accepted_at, m.origin, m.account, m.who, m.client,"
-                " m.mail_from, m.state, m.verdict, m.reason, f.data, m.size, m.log FROM msg m"
+                "SELECT m.id, m.name, m.accepted_at, m.origin, m.account, m.who, m.client,"  # noqa: S608
+                " m.mail_from, m.state, m.verdict, m.reason, f.data, m.size, m.log, m.changed_at,"
+                f" m.lifetime_s, {self._way_out()} FROM msg m"
                 " LEFT JOIN facts f ON f.id = m.id WHERE m.name = ?",
                 (message,),
             )
@@ -124,7 +139,7 @@ class SqliteReader:
                 recipients_of(row[0]),
             )
         (_, name, accepted_at, origin, account, who, client, mail_from, state, verdict, reason,
-         facts, size, log) = row  # fmt: skip
+         facts, size, log, changed_at, lifetime_s, pool, chosen_s, hold_until) = row  # fmt: skip
         return MessageRow(
             shard=self._shard,
             id=name,
@@ -141,6 +156,10 @@ class SqliteReader:
             bytes=size,
             recipients=[self._recipient(r, state) for r in recipients],
             log=from_json(log, dict[str, str]),
+            lifetime_s=chosen_s or lifetime_s,
+            pool=pool,
+            held_at_us=changed_at if state == MessageState.HELD else None,
+            hold_until_us=hold_until if state == MessageState.HELD else None,
         )
 
     def queue(self, scope: str, after: int, count_max: int) -> tuple[list[QueueRow], int | None]:
@@ -180,6 +199,35 @@ class SqliteReader:
             )
             answer = [self._counted(row) for row in found if row[2] >= since_us]
         return answer, found[-1][0] if len(found) == count_max else None
+
+    def usage(self, since_us: int, whole: bool, after: int, count_max: int) -> list[Reached | Used]:
+        """Return where it was read to, then messages that count and ends of recipients."""
+        with self._reading():
+            return spool_usage.usage(self._db, self._before, since_us=since_us, whole=whole,
+                                     after=after, count_max=count_max)  # fmt: skip
+
+    def turned(
+        self, since_us: int, whole: bool, after: int, count_max: int
+    ) -> list[Reached | Used]:
+        """Return where it was read to, then messages that were judged and refused."""
+        with self._reading():
+            return spool_usage.turned(self._db, self._before, since_us=since_us, whole=whole,
+                                      after=after, count_max=count_max)  # fmt: skip
+
+    def recorded(
+        self, since_us: int, account: str, after: int, count_max: int
+    ) -> tuple[list[Recorded], int | None]:
+        """Return judged messages with their facts, oldest first, and the cursor to go on from.
+
+        What was not kept is counted by sender, so that the next that was stands for it too.
+        """
+        with self._reading():
+            if after == 0:
+                after = min(self._before("msg", "accepted_at", since_us),
+                            self._before("refusal", "at", since_us))  # fmt: skip
+            found = rows(self._db, _RECORDED, (after, count_max, after, count_max, count_max))
+        seen = [row for row in found if row[2] >= since_us and account in ("", row[3])]
+        return _with_unkept(seen), found[-1][0] if len(found) == count_max else None
 
     def refusals(
         self, scope: str, after: int, count_max: int
@@ -267,9 +315,20 @@ class SqliteReader:
         except Fault as fault:
             raise trouble(self._path, fault) from fault
 
+    def _way_out(self) -> str:
+        """Return the columns of the way out; a file that a shard has yet to bring up has none."""
+        version = first(self._db, "PRAGMA user_version")
+        known = version is not None and version[0] >= WAY_OUT_SINCE
+        return "m.pool, m.verdict_lifetime_s, m.hold_until" if known else "'', 0, NULL"
+
     def _refused(self, name: str) -> MessageRow | None:
-        row = first(self._db, "SELECT data FROM refusal WHERE name = ?", (name,))
-        return _refusal(self._shard, unpack(row[0], Refusal)) if row else None
+        row = first(
+            self._db,
+            "SELECT r.data, f.data FROM refusal r LEFT JOIN facts f ON f.id = r.id"
+            " WHERE r.name = ?",
+            (name,),
+        )
+        return _refusal(self._shard, unpack(row[0], Refusal), row[1]) if row else None
 
     def _recipient(self, row: Sequence[Any], message_state: int) -> RecipientRow:
         recipient, address, state, waits, due, tries, reply = row
@@ -354,7 +413,27 @@ def _matches(row: QueueRow, wanted: dict[str, str]) -> bool:
     return all(found.get(key) == value for key, value in wanted.items())
 
 
-def _refusal(shard: int, r: Refusal) -> MessageRow:
+def _with_unkept(found: Sequence[Sequence[Any]]) -> list[Recorded]:
+    """Return the rows that have facts, and one more for each sender's that are left over."""
+    kept: list[Recorded] = []
+    unkept: dict[tuple[str, bool], Recorded] = {}  # the last of them, with how many there are
+    for number, name, at_us, account, sender, packed, said, refused in found:
+        refusal = unpack(refused, Refusal) if refused else None
+        verdict = refusal.verdict if refusal else unpack(packed, Verdict)
+        objected = verdict is not None and verdict.verb != "accept"
+        facts: bytes = said or (refusal.facts if refusal else b"")
+        before = unkept.pop((sender, objected), None)
+        count = before.unkept if before else 0
+        row = Recorded(number, name, at_us, account, sender, verdict, facts,
+                       count + (not facts), objected)  # fmt: skip
+        if facts:
+            kept.append(row)
+        else:
+            unkept[sender, objected] = row
+    return kept + list(unkept.values())
+
+
+def _refusal(shard: int, r: Refusal, facts: bytes | None = None) -> MessageRow:
     return MessageRow(
         shard=shard,
         id=r.message,
@@ -367,7 +446,7 @@ def _refusal(shard: int, r: Refusal) -> MessageRow:
         state="refused",
         verdict=r.verdict,
         reason="",
-        facts=r.facts,
+        facts=facts or r.facts,
         bytes=0,
         recipients=[RecipientRow(0, to, "refused", None, 0, "") for to in r.envelope.recipients],
         log={"helo": r.envelope.helo} if r.envelope.helo else {},

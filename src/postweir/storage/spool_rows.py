@@ -13,8 +13,11 @@ from postweir.spool.states import (
     MessageState,
     RecipientState,
     bucket_of,
+    hold_s_of,
     lane_of,
+    lifetime_of,
     message_after,
+    pool_of,
     recipients_of,
 )
 from postweir.storage.spool_schema import (
@@ -25,7 +28,7 @@ from postweir.storage.spool_schema import (
     first,
     rows,
 )
-from postweir.storage.spool_seal import recipient_seal, seal_of
+from postweir.storage.spool_seal import chosen, recipient_seal, seal_of
 from postweir.storage.spool_values import Answer, Numbers, Pauses, Standing
 from postweir.storage.sqlite import Connection
 
@@ -45,6 +48,7 @@ class Rows:
         self.db, self.numbers, self.pauses, self.now_us = connection, numbers, pauses, now_us
         self.standing: dict[int, Standing] = {}
         self.queued = 0  # how many more recipients are open after this commit
+        self.facts_bytes = 0  # of the facts that this commit adds
         self.files_done: list[str] = []  # to be unlinked once it is committed
         self._messages: list[tuple[object, ...]] = []
         self._bodies: list[tuple[object, ...]] = []
@@ -63,11 +67,14 @@ class Rows:
         self._bodies.append((number, a.added, a.body))
         count, eight_bit = len(a.envelope.recipients), int(a.eight_bit or a.envelope.eight_bit)
         who, mail_from, helo = pack(a.sender), a.envelope.mail_from, a.envelope.helo
+        pool, lifetime_s = pool_of(a.verdict), lifetime_of(a.verdict, 0)
+        hold_s = hold_s_of(a.verdict)
+        hold_until_us = now_us + hold_s * 1_000_000 if hold_s else None
         seal = seal_of(
             (number, a.message, now_us, a.origin, account, key, who, mail_from, helo, eight_bit,
              a.client, int(a.tls), a.length, a.check, a.body_file, a.lifetime_s, a.bounces_1h_max,
              a.return_path, int(a.authenticated), a.loops, count),
-            a.added,
+            a.added, chosen(pool, lifetime_s),
         )  # fmt: skip
         self._messages.append((
             number, a.message, now_us, now_us, int(state), a.origin, account, key, who,
@@ -75,10 +82,9 @@ class Rows:
             pack(a.verdict) if a.verdict else None, a.verdict.policy if a.verdict else "",
             a.reason, a.length, a.check, a.body_file,
             a.lifetime_s, json(a.log), a.bounces_1h_max, a.return_path, int(a.authenticated),
-            a.loops, count, seal,
+            a.loops, count, seal, pool, lifetime_s, hold_until_us,
         ))  # fmt: skip
-        if a.facts:
-            self._facts.append((number, now_us, a.facts))
+        self.keep_facts(number, a.facts)
         answer = Answer(number=number)
         lane, first_row = lane_of(key), recipients_of(number)[0]
         for n, address in enumerate(a.envelope.recipients):
@@ -99,6 +105,7 @@ class Rows:
         self.step(number, 0, "accepted", {
             "state": "queued" if state is MessageState.JUDGED else state.name.lower(),
             "recipients": count, "bytes": a.length,
+            **({"expires_at_us": hold_until_us} if hold_until_us else {}),
             **{key: a.log[key] for key in ("possible_duplicate_of",) if key in a.log},
         })  # fmt: skip
         return answer
@@ -151,14 +158,22 @@ class Rows:
         self.numbers.step += 1
         self._steps.append((self.numbers.step, self.now_us, message, recipient, kind, json(detail)))
 
-    def turn(self, message: int, cause: str, state: MessageState, answer: Answer) -> bool:
+    def turn(
+        self,
+        message: int,
+        cause: str,
+        state: MessageState,
+        answer: Answer,
+        *,
+        hold_until_us: int | None = None,
+    ) -> bool:
         """Change a message's state; what is judged now is due now. False: nothing happened."""
         after = message_after(cause, state)
         if after is None:
             return False
         self.db.execute(
-            "UPDATE msg SET state = ?, changed_at = ? WHERE id = ? AND state = ?",
-            (int(after), self.now_us, message, int(state)),
+            "UPDATE msg SET state = ?, changed_at = ?, hold_until = ? WHERE id = ? AND state = ?",
+            (int(after), self.now_us, hold_until_us, message, int(state)),
         )
         assert self.db.changes() == 1
         if after is not MessageState.JUDGED:
@@ -178,14 +193,21 @@ class Rows:
             answer.due.append((row[1], row[2], self.now_us))
         return True
 
+    def keep_facts(self, number: int, facts: bytes) -> None:
+        """Keep what a verdict was made of; a later one's replace an earlier one's."""
+        if facts:
+            self._facts.append((number, self.now_us, facts))
+            self.facts_bytes += len(facts)
+
     def flush(self) -> None:
         """Write all that was gathered."""
         db = self.db
         if self._messages:
             db.executemany(INSERT_MESSAGE, self._messages)
             db.executemany("INSERT INTO body VALUES (?,?,?)", self._bodies)
-            db.executemany("INSERT INTO facts VALUES (?,?,?)", self._facts)
             db.executemany("INSERT INTO rcpt VALUES (?,?,?,?,0,?,?,0,'',?)", self._recipients)
+        if self._facts:
+            db.executemany("INSERT OR REPLACE INTO facts VALUES (?,?,?)", self._facts)
         if self._moves:
             before = db.total_changes()
             db.executemany(

@@ -27,6 +27,7 @@ from postweir.storage.spool_schema import (
 from postweir.storage.spool_seal import (
     SEALED,
     address_sound,
+    chosen,
     envelope_sound,
     headers_sound,
 )
@@ -193,7 +194,7 @@ class Salvage:
         if state not in STATES:
             wrong = "state"
         if wrong:
-            message |= {"reason": "corrupt", "changed_at": self._now_us}
+            message |= {"reason": "corrupt", "changed_at": self._now_us, "hold_until": None}
             # With nobody left to send it to it would be held for ever: then it is only a record.
             message["state"] = int(MessageState.HELD if waiting else MessageState.SETTLED)
             self._hold(str(message["name"]), number, wrong)
@@ -244,7 +245,8 @@ class Salvage:
             wrong = self._place.damage(data, name if isinstance(name, str) else None, size, digest)
         except Away:
             return ""  # looked at again before it leaves
-        return wrong or ("" if headers_sound(added, seal) else "envelope")
+        way_out = chosen(message.get("pool"), message.get("verdict_lifetime_s"))
+        return wrong or ("" if headers_sound(added, seal, way_out) else "envelope")
 
     def _stubs(self) -> None:
         """Give recipients whose message's row is gone one that is held, with what is known."""
@@ -273,6 +275,7 @@ class Salvage:
         values |= {"account": UNKNOWN, "sender": f"{UNKNOWN}|{UNKNOWN}|{UNKNOWN}"}
         values |= {"who": pack(Sender(UNKNOWN, UNKNOWN, UNKNOWN)), "body_file": None}
         values |= {"log": b"{}", "origin": "smtp", "authenticated": 0, "loops": 0}
+        values |= {"verdict_lifetime_s": 0, "hold_until": None}
         # A seal that nothing bears out: whatever becomes of it, it never leaves.
         values |= {"digest": bytes(16), "recipients": recipients, "seal": b""}
         return tuple(values.values())

@@ -20,6 +20,7 @@ from typing import Any
 from postweir.storage.sqlite import Connection, Fault, TooNew, trouble
 
 WAITS_NOT, WAITS_PAUSED, WAITS_MESSAGE = 0, 1, 2
+WAY_OUT_SINCE = 4  # the schema that has pool, verdict_lifetime_s and hold_until
 
 MIGRATIONS = (
     """
@@ -99,12 +100,18 @@ MIGRATIONS = (
     ALTER TABLE msg ADD COLUMN seal BLOB;
     ALTER TABLE rcpt ADD COLUMN seal INTEGER;
     """,
+    # What a verdict says of the way out, and when a hold expires by it (else by the setting).
+    """
+    ALTER TABLE msg ADD COLUMN pool TEXT NOT NULL DEFAULT '';
+    ALTER TABLE msg ADD COLUMN verdict_lifetime_s INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE msg ADD COLUMN hold_until INTEGER;
+    """,
 )
 MESSAGE_COLUMNS = (
     "id", "name", "accepted_at", "changed_at", "state", "origin", "account", "sender", "who",
     "mail_from", "helo", "eight_bit", "client", "tls", "verdict", "policy", "reason", "size",
     "digest", "body_file", "lifetime_s", "log", "bounces_1h_max", "return_path", "authenticated",
-    "loops", "recipients", "seal",
+    "loops", "recipients", "seal", "pool", "verdict_lifetime_s", "hold_until",
 )  # fmt: skip
 
 

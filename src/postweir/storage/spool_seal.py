@@ -4,6 +4,7 @@ A page's checksum finds bytes that changed on the disk. The seal finds what a ch
 page that was left behind, a row of another message, a byte that changed before it was written.
 It is looked at when a message leaves, when a bounce is made of it, and when a file is salvaged.
 The body has a hash of its own, which the seal covers. Rows of schema 2 and before have no seal.
+A late verdict may add a header and choose the way out: then the second part is made anew.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from postweir.runtime.frames import pack
 
-PART_BYTES = 8  # one part for the message's row, one for the headers that we add
+PART_BYTES = 8  # one part for the message's row, one for the headers that we add and the way out
 SEALED = (
     "id", "name", "accepted_at", "origin", "account", "sender", "who", "mail_from", "helo",
     "eight_bit", "client", "tls", "size", "digest", "body_file", "lifetime_s", "bounces_1h_max",
@@ -21,10 +22,20 @@ SEALED = (
 OF_MESSAGE = ", ".join(f"m.{column}" for column in SEALED)
 
 
-def seal_of(values: Sequence[object], added: bytes) -> bytes:
-    """Return the seal of a message with these values of `SEALED` and these headers of ours."""
+def seal_of(values: Sequence[object], added: bytes, way_out: bytes = b"") -> bytes:
+    """Return the seal of a message with these values of `SEALED`, our headers and the way out."""
     assert len(values) == len(SEALED)
-    return _hash(pack(tuple(values))) + _hash(added)
+    return _hash(pack(tuple(values))) + _hash(added + way_out)
+
+
+def chosen(pool: object, lifetime_s: object) -> bytes:
+    """Return what a verdict chose for the way out, as it is sealed; b"" where it chose nothing."""
+    return pack((pool, lifetime_s)) if pool or lifetime_s else b""
+
+
+def resealed(seal: bytes | None, added: bytes, way_out: bytes) -> bytes | None:
+    """Return the seal with these headers and this way out; None where there was none."""
+    return seal[:PART_BYTES] + _hash(added + way_out) if seal is not None else None
 
 
 def recipient_seal(message_seal: bytes, recipient: int, address: str) -> int:
@@ -40,10 +51,12 @@ def envelope_sound(values: Sequence[object], seal: object) -> bool:
     )
 
 
-def headers_sound(added: object, seal: object) -> bool:
-    """True when the headers that we add are those that were sealed."""
+def headers_sound(added: object, seal: object, way_out: bytes = b"") -> bool:
+    """True when the headers that we add, and the way out, are those that were sealed."""
     return seal is None or (
-        isinstance(seal, bytes) and isinstance(added, bytes) and _hash(added) == seal[PART_BYTES:]
+        isinstance(seal, bytes)
+        and isinstance(added, bytes)
+        and _hash(added + way_out) == seal[PART_BYTES:]
     )
 
 

@@ -7,12 +7,19 @@ from postweir.mail.address import domain_of
 from postweir.runtime.settings import Spool
 from postweir.spool.states import recipients_of
 from postweir.storage.spool_decided import Decided
+from postweir.storage.spool_rows import Detail
+from postweir.storage.spool_sampling import Sampling
 from postweir.storage.spool_schema import WAITS_NOT, first, rows
 from postweir.storage.spool_values import Numbers, Pauses
 from postweir.storage.sqlite import Connection
 
 BATCH_ROWS = 500  # a few milliseconds of the writer
 HOLDS_MAX = 50  # that expire in one piece, if they have few recipients
+HOLDS_US = 1_000_000  # between two rounds of all that is held
+HELD = (
+    "SELECT id, changed_at, hold_until FROM msg INDEXED BY msg_held"
+    " WHERE state = 2 AND (changed_at, id) > (?, ?) ORDER BY changed_at, id LIMIT ?"
+)
 HOUR_US = 3600 * 1_000_000
 DAY_US = 24 * HOUR_US
 
@@ -22,39 +29,54 @@ class Upkeep:
 
     def __init__(self, connection: Connection, numbers: Numbers) -> None:
         self._db, self._numbers = connection, numbers
+        self.sampling = Sampling(connection)
         self.pauses_changed = True
         self.unparked: list[tuple[int, int, int]] = []  # (bucket, lane, due): look there again
         self._unpark_at = 0
         self._messages_at = 0  # rows up to here were looked at in this round
         self._rounds_at_us = 0
+        self._held_at = (0, 0)  # (since, row) up to which what is held was looked at in this round
+        self._holds_at_us = 0
 
     def work(
         self, decided: Decided, pauses: Pauses, settings: Spool, now_us: int, *, ages: bool
     ) -> bool:
         """Do one piece; True when more is left. Without `ages` nothing ends by its age."""
+        sampled = self.sampling.work(settings)
         if not ages:
-            return self._unpark(pauses, 0)  # no suspension is over by its time, either
+            return self._unpark(pauses, 0) or sampled  # no suspension is over by its time, either
         held = self._expire_holds(decided, settings, now_us)
         paused = self._unpark(pauses, now_us)
         journal_us = now_us - settings.journal_days * DAY_US
-        facts = self._forget("facts", now_us - settings.facts_hours * HOUR_US)
+        facts = self._forget_facts(now_us - settings.facts_hours * HOUR_US) or sampled
         steps = self._forget("step", journal_us)
         refusals = self._forget("refusal", journal_us)
         messages = self._forget_messages(journal_us, now_us)
         return held or paused or facts or steps or refusals or messages
 
     def _expire_holds(self, decided: Decided, settings: Spool, now_us: int) -> bool:
-        found = rows(
-            self._db,
-            "SELECT id FROM msg WHERE state = 2 AND changed_at < ? ORDER BY changed_at LIMIT ?",
-            (now_us - settings.hold_days * DAY_US, HOLDS_MAX),
-        )
-        ended = 0
-        for n, (message,) in enumerate(found, 1):
-            ended += decided.expire_hold(message, settings.hold_days)
-            if ended >= BATCH_ROWS:
-                return n < len(found) or len(found) == HOLDS_MAX
-        return len(found) == HOLDS_MAX
+        """End holds whose time is over: by their verdict's word, else by the setting.
+
+        In rounds over all that is held, for an index of when each ends would have to be made in
+        files that are full; a round of 100,000 takes some twenty seconds.
+        """
+        if self._held_at == (0, 0) and abs(now_us - self._holds_at_us) < HOLDS_US:
+            return False
+        found = rows(self._db, HELD, (*self._held_at, BATCH_ROWS))
+        ended = expired = 0
+        for message, since_us, until_us in found:
+            if now_us > (until_us or since_us + settings.hold_days * DAY_US):
+                after: Detail = {"hold_days": settings.hold_days}
+                if until_us:
+                    after = {"hold_s": (until_us - since_us) // 1_000_000}
+                ended += decided.expire_hold(message, after)
+                expired += 1
+            self._held_at = (since_us, message)
+            if ended >= BATCH_ROWS or expired >= HOLDS_MAX:
+                return True
+        if len(found) < BATCH_ROWS:
+            self._held_at, self._holds_at_us = (0, 0), now_us
+        return expired > 0
 
     def _unpark(self, pauses: Pauses, now_us: int) -> bool:
         """Let go what no suspension holds any more."""
@@ -79,6 +101,19 @@ class Upkeep:
                 self.unparked.append((bucket, lane, due_us))
         self._unpark_at = found[-1][0] if len(found) == BATCH_ROWS else -1
         return self._unpark_at > 0
+
+    def _forget_facts(self, before_us: int) -> bool:
+        """Delete the oldest facts; those of a verdict that came late stay as long as the rest."""
+        found = rows(
+            self._db,
+            "SELECT f.id, length(f.data) FROM (SELECT id, at FROM facts ORDER BY id LIMIT ?) o"
+            " JOIN facts f ON f.id = o.id WHERE o.at < ?",
+            (BATCH_ROWS, before_us),
+        )
+        if found:
+            self._db.executemany("DELETE FROM facts WHERE id = ?", [(n,) for n, _ in found])
+            self.sampling.removed(sum(size for _, size in found))
+        return len(found) == BATCH_ROWS
 
     def _forget(self, table: str, before_us: int) -> bool:
         """Delete the oldest rows of a table that is in order of time; True when more may follow."""

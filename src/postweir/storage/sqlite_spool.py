@@ -147,6 +147,7 @@ class SqliteStore:
                     self._steps.save()
         except Full:
             self._upkeep.pauses_changed = True  # what it let go is held again: go round anew
+            self._upkeep.sampling.start_over()
             raise
         self._committed(batch, decided)
         return more
@@ -270,6 +271,7 @@ class SqliteStore:
 
     def _committed(self, batch: Batch, decided: Decided) -> None:
         self._queued += batch.rows.queued
+        self._upkeep.sampling.added(batch.rows.facts_bytes)
         if decided.pauses_changed:
             self._pauses.until_us = dict(rows(self._db, "SELECT scope, until_us FROM pause"))
             self._upkeep.pauses_changed = True

@@ -26,6 +26,17 @@ PRUNE_ROWS = 500  # at once: a write stays short
 
 V = TypeVar("V")
 
+# Rows of a table that are written once. Without the first trigger `insert or replace` would pass.
+_STAYS = """
+    create trigger {0}_replaced before insert on {0}
+        when exists (select 1 from {0} where {1} = new.{1})
+        begin select raise(abort, '{0}: what is written stays'); end;
+    create trigger {0}_changed before update on {0}
+        begin select raise(abort, '{0}: what is written stays'); end;
+    create trigger {0}_deleted before delete on {0}
+        begin select raise(abort, '{0}: what is written stays'); end;
+"""
+
 # Numbered by their place; `user_version` says how many a file has had. Columns are only added,
 # so that a process one version older still reads.
 MIGRATIONS = (
@@ -55,7 +66,30 @@ MIGRATIONS = (
         verb text not null, object text not null, reason text not null
     ) strict;
     """,
-)
+    # What a policy says never changes: its name is the hash of it. Sets may be large, so those that
+    # no late deployment names may go (`sqlite_policies`); nothing else does.
+    "".join((
+    """
+    create table policy (
+        hash text primary key, canonical blob not null, source text not null,
+        at_us integer not null, by text not null
+    ) strict;
+    create table policy_set (hash text primary key, data blob not null) strict;
+    create table facts_schema (hash text primary key, data blob not null) strict;
+    create table deployment (
+        number integer primary key autoincrement, verb text not null, policy text not null,
+        at_us integer not null, by text not null, reason text not null
+    ) strict;
+    create trigger policy_set_deleted before delete on policy_set when exists (
+        select 1 from policy, json_each(cast(policy.canonical as text), '$.sets') as used
+        where json_extract(used.value, '$.hash') = old.hash and policy.hash in
+            (select policy from deployment order by number desc limit 10)
+    ) begin select raise(abort, 'a set that a late deployment names stays'); end;
+    """,
+    _STAYS.format("policy", "hash"), _STAYS.format("facts_schema", "hash"),
+    _STAYS.format("deployment", "number"),
+    _STAYS.partition("create trigger {0}_deleted")[0].format("policy_set", "hash"))),
+)  # fmt: skip
 
 
 class SqliteTables:
@@ -76,7 +110,7 @@ class SqliteTables:
             return Directory(
                 version=version,
                 accounts={name: self._account(name, *row) for name, *row in connection.execute(
-                    "select name, suspended, settings from account")},
+                    "select name, suspended, settings, created_us from account")},
                 credentials={row[1]: Credential(*row) for row in connection.execute(
                     "select account, username, keyed_hash, salt, iterations, stored_key,"
                     " server_key, created_us, revoked_us from credential")},
@@ -84,7 +118,7 @@ class SqliteTables:
                     "select key, state, reason, by, at_us from sender")},
             )  # fmt: skip
 
-        return self._read(ask, None if newer_than == 0 else Directory(version=0))
+        return self.read(ask, None if newer_than == 0 else Directory(version=0))
 
     def add_account(self, name: str, settings: Mapping[str, Any], note: Note) -> bool:
         """Add an account with these settings, others at their defaults; False: it exists."""
@@ -96,7 +130,7 @@ class SqliteTables:
             )
             return connection.changes() == 1
 
-        return self._write(change, note)
+        return self.write(change, note)
 
     def set_account(self, name: str, settings: Mapping[str, Any], note: Note) -> bool:
         """Change these settings of an account; False: there is none."""
@@ -113,7 +147,7 @@ class SqliteTables:
             )
             return True
 
-        return self._write(change, note)
+        return self.write(change, note)
 
     def suspend_account(self, name: str, suspended: bool, note: Note) -> bool:
         """Suspend an account or lift that; False: there is none."""
@@ -124,7 +158,7 @@ class SqliteTables:
             )
             return connection.changes() == 1
 
-        return self._write(change, note)
+        return self.write(change, note)
 
     def add_credential(self, credential: Credential, note: Note) -> bool:
         """Add a credential; False: the user name is taken."""
@@ -139,7 +173,7 @@ class SqliteTables:
             )  # fmt: skip
             return connection.changes() == 1
 
-        return self._write(change, note)
+        return self.write(change, note)
 
     def revoke_credential(self, username: str, note: Note) -> bool:
         """Put a credential out of force; False: there is none in force."""
@@ -151,7 +185,7 @@ class SqliteTables:
             )
             return connection.changes() == 1
 
-        return self._write(change, note)
+        return self.write(change, note)
 
     def decide_sender(self, state: str, note: Note) -> None:
         """Record that the sender in `note.object` is "stopped" or "allowed"."""
@@ -166,7 +200,7 @@ class SqliteTables:
             )
             return True
 
-        self._write(change, note)
+        self.write(change, note)
 
     def request(self, verb: str, scope: str, note: Note, until_us: int | None = None) -> int:
         """Write a request for all shards; returns its number."""
@@ -182,7 +216,7 @@ class SqliteTables:
             number = connection.last_insert_rowid()
             return True
 
-        self._write(change, note, pictured=False)
+        self.write(change, note, pictured=False)
         return number
 
     def after(self, number: int) -> Sequence[Request]:
@@ -196,7 +230,11 @@ class SqliteTables:
             )
             return [Request(*row) for row in rows]
 
-        return self._read(ask, [])
+        return self.read(ask, [])
+
+    def note(self, note: Note) -> None:
+        """Write a line of the audit log alone: what it tells of was done elsewhere."""
+        self.write(lambda _: True, note, pictured=False)
 
     def notes(self, after: int, count_max: int) -> Sequence[tuple[int, Note]]:
         """Return numbered lines of the audit log after that number, oldest first."""
@@ -209,15 +247,16 @@ class SqliteTables:
             )
             return [(row[0], Note(*row[1:])) for row in rows]
 
-        return self._read(ask, [])
+        return self.read(ask, [])
 
-    def _account(self, name: str, suspended: int, settings: str) -> Account:
+    def _account(self, name: str, suspended: int, settings: str, created_us: int) -> Account:
         """Return an account from its row; what a newer version has added is left out."""
         kept = frames.from_json(settings.encode(), dict[str, Any])
         known = {k: frames.convert(v, self._kinds[k]) for k, v in kept.items() if k in self._kinds}
-        return Account(name=name, suspended=bool(suspended), **known)
+        known |= {"name": name, "suspended": bool(suspended), "created_us": created_us}
+        return Account(**known)
 
-    def _write(
+    def write(
         self, change: Callable[[sqlite.Connection], bool], note: Note, *, pictured: bool = True
     ) -> bool:
         """Do one change with its note in one transaction; nothing is kept when it says False.
@@ -247,16 +286,20 @@ class SqliteTables:
             connection.execute("pragma wal_checkpoint(passive)").fetchall()
         return done
 
-    def _read(self, ask: Callable[[sqlite.Connection], V], empty: V) -> V:
-        """Return what one snapshot of the file says; `empty` before anybody wrote anything."""
+    def read(self, ask: Callable[[sqlite.Connection], V], empty: V, *, since: int = 1) -> V:
+        """Return what one snapshot of the file says; `empty` before anybody wrote anything.
+
+        `since` is the migration that made the tables which are asked.
+        """
         if not self._path.exists():
             return self._none(empty)
         with self._opened(readonly=True) as connection:
             connection.execute("begin")
-            if not _version(connection):
+            version = _version(connection)
+            if not version:
                 return self._none(empty)
             self._seen = True
-            return ask(connection)
+            return ask(connection) if version >= since else empty
 
     def _none(self, empty: V) -> V:
         """Return `empty`; raises StorageFault when there were tables before.
