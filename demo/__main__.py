@@ -14,6 +14,7 @@ from typing import Any
 
 from demo.evening import EVENING, Customer, Letter, Said
 from demo.installation import Installation, free_port
+from demo.ruling import rule
 from demo.sink import Sink, World
 from demo.telling import Teller, rows
 
@@ -98,13 +99,14 @@ def evening(teller: Teller, folder: Path, keep: bool) -> int:
         sent = send(teller, here, login)
         shown = settle(here, sent)
         closes = conclude(teller, here, shown, sent)
+        bites = rule(teller, here, login, sent[-1][1].id)
         explain(teller, here, login, sent, keep)
         if keep:
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
             teller.line("stopping")
     sink.close()
-    if ended(shown) and closes:
+    if ended(shown) and closes and bites:
         return 0
     teller.line("not everything ended as it should; the log ends with:")
     teller.line(here.tail())
@@ -138,7 +140,8 @@ def explain(
         return
     command = f"{Path(sys.executable).parent}/postweir"
     teller.title("It goes on running; ^C stops it. In another terminal:")
-    for words in (f"message show {sent[0][1].id}", "queue ls", "audit"):
+    first, last = sent[0][1].id, sent[-1][1].id
+    for words in (f"message show {first}", f"message why {last}", "policy status", "audit"):
         teller.line(f"  {command} {words} -c {here.config}", indent=6)
     teller.title("Send to it by hand")
     teller.line(f"  server    127.0.0.1:{here.port} (STARTTLS) or 127.0.0.1:{here.port_tls} (TLS)")

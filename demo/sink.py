@@ -66,8 +66,9 @@ class World:
         """Take one message."""
         self.arrived.append(received)
         what = "" if received.mail_from else "the bounce "
-        self.tell(f"{received.recipients[0].rpartition('@')[2]} accepts {what}for "
-                  f"{', '.join(received.recipients)}")  # fmt: skip
+        first, *more = received.recipients
+        others = f" and {len(more)} more" if more else ""
+        self.tell(f"{first.rpartition('@')[2]} accepts {what}for {first}{others}")
         return Reply(250, "2.0.0", f"Taken as {len(self.arrived)}")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -121,6 +122,8 @@ def disk() -> Iterator[BadDisk]:
     try:
         yield one
     finally:
+        one.plan(None)
+        gc.collect()  # a connection that nobody could close ends here, on a disk that works
         apsw.set_default_vfs(before)
         one.unregister()
 
