@@ -149,7 +149,8 @@ def _tell(done: Deployed, verb: str, *, as_json: bool) -> None:
         elif done.dry_run:
             printing.line(f"would {verb} {policy}; now: {before}")
         else:
-            printing.line(f"{policy} is promoted")
+            followed = all(one.state in (judges.RUNS, judges.DOWN) for one in done.judges)
+            printing.line(f"{policy} is promoted{'' if followed else ', but not on every judge'}")
             printing.line(f"before it: {before}")
     _end(done.judges)
 

@@ -182,10 +182,7 @@ async def _parts(policy: Loadable, question: Question, rule: Rule) -> tuple[str,
     """Ask the engine what each part of a condition comes to: as rules on trial of their own."""
     joined, texts = wording.parts(rule.when)
     rules = tuple(Rule(str(n), text, "accept", mode="shadow") for n, text in enumerate(texts))
-    bundle = policy.bundle
-    probe = Bundle(rules, sets=bundle.sets, patterns=bundle.patterns,
-                   throttles=bundle.throttles, limits=bundle.limits)  # fmt: skip
-    async with Evaluator(Loadable(probe, policy.sets)) as evaluator:
+    async with Evaluator(Loadable(policy.bundle.with_rules(rules), policy.sets)) as evaluator:
         said = (await evaluator.evaluate([_ask(question)]))[0]
     failed = {error.partition(":")[0] for error in said.errors} if said else set()
     return joined, [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from postweir.judge.probing import Gone, Probe, Seen
-from postweir.policy.bundle import Bundle, Rule, Test
+from postweir.policy.bundle import Rule, Test
 from postweir.policy.document import Fault, Parsed
 from postweir.policy.facts import Facts
 from postweir.policy.parts import parts
@@ -87,12 +87,8 @@ def _explained(parsed: Parsed, tested: list[Tested], command: Sequence[str]) -> 
     texts = list(dict.fromkeys(texts))
     if not texts:
         return tested
-    bundle = parsed.bundle
     rules = tuple(Rule(f"part-{n}", text, "hold") for n, text in enumerate(texts))
-    asked = Bundle(
-        rules, sets=bundle.sets, patterns=bundle.patterns, throttles=bundle.throttles,
-        limits=bundle.limits,
-    )  # fmt: skip
+    asked = parsed.bundle.with_rules(rules)
     try:
         with Probe(asked, parsed.sets, command) as probe:
             said = probe.all([one.facts for one in failed])

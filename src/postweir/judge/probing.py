@@ -91,10 +91,7 @@ class Probe:
 
     def __init__(self, bundle: Bundle, sets: Mapping[str, bytes], command: Sequence[str]) -> None:
         rules = tuple(Rule(rule.id, rule.when, "hold", mode="shadow") for rule in bundle.rules)
-        self._trying = Bundle(
-            rules, sets=bundle.sets, patterns=bundle.patterns,
-            throttles=bundle.throttles, limits=bundle.limits,
-        )  # fmt: skip
+        self._trying = bundle.with_rules(rules)
         self._places = {rule.id: place for place, rule in enumerate(rules)}
         self._sets, self._asks = sets, range(len(rules))
         self._trial = Trial(command, memory_bytes(bundle, sets))

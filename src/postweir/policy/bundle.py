@@ -94,6 +94,10 @@ class Bundle(Value, frozen=True):
     throttles: tuple[Throttle, ...] = ()
     limits: dict[str, int] = {}  # numbers that rules name: a fact `limit.ID`
 
+    def with_rules(self, rules: tuple[Rule, ...]) -> "Bundle":
+        """Return a bundle of other rules that may use all that these may."""
+        return frames.with_field(self, "rules", rules)
+
     @property
     def canonical(self) -> bytes:
         """The bytes that are hashed, kept and sent: JSON with sorted keys."""

@@ -76,13 +76,7 @@ class _Reading:
         )
         for kind in ("set", "pattern", "throttle"):
             self._twice(kind, [written.get("id") for written in self._written[kind]])
-        bundle = Bundle(
-            tuple(self._rules(declared)),
-            sets=declared.sets,
-            patterns=declared.patterns,
-            throttles=declared.throttles,
-            limits=declared.limits,
-        )
+        bundle = declared.with_rules(tuple(self._rules(declared)))
         kept = {one.set.hash: one.data for one in made}
         notices = () if self.faults else notes.of(bundle, self._source)
         return Parsed(bundle, self._source, kept, notices)

@@ -60,6 +60,11 @@ def convert(value: object, kind: Any) -> Any:
     return msgspec.convert(value, kind, strict=True)
 
 
+def with_field(value: V, name: str, other: object) -> V:
+    """Return a value with another in one field."""
+    return msgspec.structs.replace(value, **{name: other})  # type: ignore[type-var]
+
+
 def plain(value: object) -> Any:
     """Return a value as dicts, lists, texts and numbers, for JSON."""
     return msgspec.to_builtins(value)
