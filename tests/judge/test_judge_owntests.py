@@ -83,6 +83,31 @@ def test_each_test_is_of_its_rule_alone():
     )
 
 
+GIVEN = """
+[[rule.test]]
+name = "what the pattern reads, and a host below the set's"
+facts = { body.parts = 4, throttle.young = 1 }
+texts = { subject = "a gift" }
+keys = { from_domain = ["MAIL.a.example"] }
+[[rule.test]]
+texts = { subject = "gif" }
+facts = { body.parts = 4, throttle.young = 1 }
+matches = false
+[[rule.test]]
+keys = { from_domain = ["a.example.org"] }
+matches = true
+"""
+
+
+def test_what_patterns_and_sets_look_at_may_be_given():
+    """As the judge would send it; and a failure tells what was given."""
+    text = TEXT.replace('\n[[rule]]\nid = "off"', GIVEN + '\n[[rule]]\nid = "off"')
+    tested = run(parse(text.replace("||", "&&"), "p.toml"), WORKER)[4:7]
+
+    assert [one.came for one in tested] == ["true", "false", "false"]
+    assert "with from_domain = ['a.example.org', 'example.org']" in str(fault(tested[2]))
+
+
 def test_a_failure_keeps_the_policy_out_before_the_gates():
     """The rest is told once its author has what they meant."""
     report = check(TEXT, "p.toml")

@@ -163,6 +163,10 @@ def test_notices_do_not_fail():
         ('"sender.age_days" = 1', '"limit.new_recipients" = 1', 37, "a number of this policy"),
         ("matches = false", "matches = 0", 41, "matches is 0"),
         ("matches = false", "expect = false", 41, "did you mean matches?"),
+        ("matches = false", "texts = { subjet = 'x' }", 41, "there is no text subjet"),
+        ("matches = false", "texts = { subject = 1 }", 41, "subject is 1"),
+        ("matches = false", "keys = { client = '127.0.0.1' }", 41, "client is '127.0.0.1'"),
+        ("matches = false", "keys = 5", 41, "keys is a whole number"),
         ("lifetime_s = 3600 }", "lifetime_s = 3600, hold_s = 60 }", 46, "hold_s belongs to hold"),
         ('severity = "medium"', 'severity = "warning"', 34, "did you mean medium?"),
         ('help = "New', 'help = "\\u0007New', 35, "not printable"),
@@ -300,7 +304,7 @@ def put(document, path, new, *, beside):
         except (KeyError, IndexError):
             return
     if isinstance(document, dict):
-        document[last if beside is None else beside] = new
+        document[str(last) if beside is None else beside] = new
     elif isinstance(document, list) and last in range(len(document)):
         document[last] = new
 

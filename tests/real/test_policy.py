@@ -28,7 +28,9 @@ from postweir.storage.sqlite_tables import SqliteTables
 
 pytestmark = pytest.mark.real
 
-SOON_S, LATE_S = 1.0, 3.0  # what is promised; what a machine that tests much else may take
+# What is promised, and half a second more: two policy workers a judge start on two cores. Then what
+# one of several may take on a machine that does much else.
+SOON_S, LATE_S = 1.0 + 0.5, 4.0
 RULE = """
 [[rule]]
 id = "{id}"
@@ -185,7 +187,7 @@ def killed(judges, codes):
     assert codes("worse.example") == [550, 550]
     (judges.data / "policy" / "kill.toml").write_text("[[kill]]\nrul = 'x'\n")
     damaged = lambda said: "rul is not known" in said["killed"]["fault"]  # noqa: E731
-    wait_for(lambda: judges.all(damaged), SOON_S, "an alarm")
+    wait_for(lambda: judges.all(damaged), LATE_S, "an alarm")
     assert codes("bad.example") == [250, 250]
     judges.kill("--clear", "--all")
     assert codes("bad.example") == [550, 550]

@@ -104,7 +104,7 @@ def _tested(tests: Sequence[Test]) -> None:
         if not one.ok:
             expected = "true" if one.expected else "false"
             printing.line(f"        {one.where}: it should be {expected}, and is {one.came}")
-            for fact, value in one.facts.items():
+            for fact, value in {**one.facts, **one.texts, **one.keys}.items():
                 printing.line(f"        with {fact} = {_shown(value)}")
             for part in one.parts:
                 printing.line(f"        {part.came:5}  {part.text}")

@@ -78,6 +78,8 @@ class Test(Struct, frozen=True):
     came: str  # true, false, or what the engine said
     facts: dict[str, Fact]
     parts: list[Part]  # of one that failed: each part of the condition
+    texts: dict[str, str]  # that its patterns were given
+    keys: dict[str, list[str]]  # that its sets were given
 
 
 class Tests(Struct, frozen=True):
@@ -123,8 +125,9 @@ def run_tests(path: Path) -> Tests:
     report = checking.check_file(path, gated=False)
     tests = [
         Test(
-            one.rule, one.number, one.name, one.where, one.ok, one.expected, one.came,
-            one.facts, [Part(text, came) for text, came in one.parts],
+            one.rule, one.number, one.test.name, one.where, one.ok, one.test.matches, one.came,
+            one.test.facts, [Part(text, came) for text, came in one.parts],
+            one.test.texts, one.test.keys,
         )
         for one in report.tests
     ]  # fmt: skip

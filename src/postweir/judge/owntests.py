@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from postweir.judge.probing import Gone, Probe, Seen
 from postweir.policy.bundle import Rule, Test
 from postweir.policy.document import Fault, Parsed
-from postweir.policy.facts import Facts
 from postweir.policy.parts import parts
 
 EXPLAINED_MAX = 20  # failures whose parts are told
@@ -19,22 +18,20 @@ class Tested:
 
     rule: str
     number: int  # of the rule's tests, from 1
-    name: str
     where: str
-    facts: Facts
-    expected: bool
+    test: Test
     came: str  # "true", "false", or what the engine said of an error
     parts: tuple[tuple[str, str], ...] = ()  # of a failed one: what is joined, what it came to
 
     @property
     def ok(self) -> bool:
         """True when the rule does what its author expects."""
-        return self.came == ("true" if self.expected else "false")
+        return self.came == ("true" if self.test.matches else "false")
 
     @property
     def title(self) -> str:
         """What it is called."""
-        return f"test {self.number}" + (f" ({self.name})" if self.name else "")
+        return f"test {self.number}" + (f" ({self.test.name})" if self.test.name else "")
 
 
 def run(parsed: Parsed, command: Sequence[str]) -> list[Tested]:
@@ -48,7 +45,7 @@ def run(parsed: Parsed, command: Sequence[str]) -> list[Tested]:
             for place, rule in enumerate(bundle.rules)
             if rule.tests
             for number, (test, seen) in enumerate(
-                zip(rule.tests, probe.one(place, [test.facts for test in rule.tests]), strict=True)
+                zip(rule.tests, probe.one(place, rule.tests), strict=True)
             )
         ]
     return _explained(parsed, tested, command)
@@ -56,9 +53,11 @@ def run(parsed: Parsed, command: Sequence[str]) -> list[Tested]:
 
 def fault(tested: Tested) -> Fault:
     """Return what is said of a test that failed."""
-    expected = "true" if tested.expected else "false"
+    test = tested.test
+    expected = "true" if test.matches else "false"
     what = f"{tested.title}: it should be {expected}, and is {tested.came}"
-    given = ", ".join(f"{name} = {_shown(value)}" for name, value in tested.facts.items())
+    every = {**test.facts, **test.texts, **test.keys}
+    given = ", ".join(f"{name} = {_shown(value)}" for name, value in every.items())
     do = f"with {given or 'neutral facts'}"
     if tested.parts:
         do += ": " + "; ".join(f"{text} is {came}" for text, came in tested.parts)
@@ -67,8 +66,8 @@ def fault(tested: Tested) -> Fault:
 
 def _tested(parsed: Parsed, place: int, number: int, test: Test, seen: Seen) -> Tested:
     return Tested(
-        parsed.bundle.rules[place].id, number + 1, test.name,
-        parsed.source.where_test(place, number), test.facts, test.matches, _came(seen, place),
+        parsed.bundle.rules[place].id, number + 1, parsed.source.where_test(place, number), test,
+        _came(seen, place),
     )  # fmt: skip
 
 
@@ -91,7 +90,7 @@ def _explained(parsed: Parsed, tested: list[Tested], command: Sequence[str]) -> 
     asked = parsed.bundle.with_rules(rules)
     try:
         with Probe(asked, parsed.sets, command) as probe:
-            said = probe.all([one.facts for one in failed])
+            said = probe.all([one.test for one in failed])
     except Gone:  # a part alone is no condition, or all together cost too much
         return tested
     place = {text: n for n, text in enumerate(texts)}

@@ -6,7 +6,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from postweir.judge.trial import Trial
-from postweir.policy.bundle import Bundle, Rule
+from postweir.policy.bundle import Bundle, Rule, Test
 from postweir.policy.decide import SHADOW_MAX
 from postweir.policy.evaluation import Evaluate, Evaluated
 from postweir.policy.facts import Facts
@@ -66,14 +66,19 @@ def walk(
 
 
 def asked(
-    trial: Trial, some: Sequence[Facts], *,
+    trial: Trial, some: Sequence[Facts | Test], *,
     texts: Mapping[str, str] = NOTHING, keys: Mapping[str, list[str]] = NOTHING,
 ) -> list[Evaluated]:  # fmt: skip
     """Return what a worker says of these facts. Raises `Gone`."""
-    asks = [Evaluate(n, facts, dict(texts), dict(keys)) for n, facts in enumerate(some)]
+    asks = [
+        Evaluate(n, one.facts, one.texts, one.keys)
+        if isinstance(one, Test)
+        else Evaluate(n, one, dict(texts), dict(keys))
+        for n, one in enumerate(some)
+    ]
     answers = trial.evaluate(asks, ANSWER_S)
     if len(answers) < len(some):
-        raise Gone("the worker ended, or gave no answer in time", some[len(answers)])
+        raise Gone("the worker ended, or gave no answer in time", asks[len(answers)].facts)
     return answers
 
 
@@ -109,11 +114,11 @@ class Probe:
     ) -> None:
         self._trial.__exit__(kind, what, at)
 
-    def one(self, place: int, some: Sequence[Facts]) -> list[Seen]:
+    def one(self, place: int, some: Sequence[Facts | Test]) -> list[Seen]:
         """Return what one rule comes to on each of these facts. Raises `Gone`."""
         return self._within(range(place, place + 1), some)
 
-    def all(self, some: Sequence[Facts]) -> list[Seen]:
+    def all(self, some: Sequence[Facts | Test]) -> list[Seen]:
         """Return what all rules come to on each of these facts. Raises `Gone`."""
         whole = [Seen() for _ in some]
         count = len(self._trying.rules)
@@ -124,7 +129,7 @@ class Probe:
                 seen.errors |= part.errors
         return whole
 
-    def _within(self, places: range, some: Sequence[Facts]) -> list[Seen]:
+    def _within(self, places: range, some: Sequence[Facts | Test]) -> list[Seen]:
         if places != self._asks:
             rules = self._trying.rules
             others = rules[: places.start] + rules[places.stop :]

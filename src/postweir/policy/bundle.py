@@ -30,6 +30,8 @@ class Test(Value, frozen=True):
     facts: dict[str, Fact]  # the rest neutral
     matches: bool = True
     name: str = ""
+    texts: dict[str, str] = {}  # for patterns, by TEXTS
+    keys: dict[str, list[str]] = {}  # for sets, by KEYS, spelt as the judge spells them
 
 
 class Rule(Value, frozen=True):
