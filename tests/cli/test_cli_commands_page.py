@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import typer.main
 
 from postweir.cli import app
 from postweir.desk import (
@@ -44,7 +43,7 @@ def sections():
 
 def commands(of=None, words=()):
     """Yield every command with its words."""
-    of = of or typer.main.get_command(app.build())
+    of = of or app.build()
     if not hasattr(of, "commands"):
         yield " ".join(words), of
         return

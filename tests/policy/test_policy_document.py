@@ -301,7 +301,7 @@ def put(document, path, new, *, beside):
             return
         try:
             document = document[step]
-        except (KeyError, IndexError):
+        except (KeyError, IndexError, TypeError):
             return
     if isinstance(document, dict):
         document[str(last) if beside is None else beside] = new

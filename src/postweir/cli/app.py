@@ -1,5 +1,6 @@
 """All commands under one roof: what they are called, how they fail, and with which status."""
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 import typer
 import typer.core
+import typer.main
 
 from postweir.cli import (
     accounts,
@@ -62,8 +64,9 @@ class Parts(typer.core.TyperGroup):
         return (self.commands[name].help or "").partition("\n")[0]
 
 
-def build() -> typer.Typer:
-    """Return the app with all its commands."""
+@functools.cache  # the groups are one each: what is added twice is there twice
+def build() -> Any:
+    """Return all commands, as one that can be called."""
     app = typer.Typer(
         cls=Parts,
         help=HELP,
@@ -84,14 +87,14 @@ def build() -> typer.Typer:
     app.add_typer(mail.message, name="message")
     app.add_typer(mail.queue, name="queue")
     app.command("audit")(mail.audit)
-    return app
+    return typer.main.get_command(app)
 
 
 def main(words: Sequence[str], doors: Doors) -> int:
     """Do what was typed; returns the exit status. Nothing but our own bugs gives a traceback."""
     _open_streams()
     try:
-        status = typer.main.get_command(build()).main(
+        status = build().main(
             args=list(words), prog_name="postweir", standalone_mode=False, obj=doors
         )
         sys.stdout.flush()
