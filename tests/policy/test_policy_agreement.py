@@ -12,7 +12,7 @@ Left out, because the engines differ there on purpose:
 import math
 
 import cel as second  # common-expression-language: for tests only
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from tests.effort import THOROUGH
 from tests.policy.conditions import conditions, some_facts
 from tests.policy.varied import varied
@@ -116,6 +116,7 @@ def test_about_a_varied_policy():
 @given(conditions, some_facts)
 def test_about_any_condition(condition, facts):
     """Whatever the dialect takes means the same to both."""
+    assume(condition.isascii() or "size" not in condition)  # theirs counts bytes
     rule = Rule("r", condition, "hold")
     both = Both(Bundle((rule,)))
     if both.ours[0].faults:
