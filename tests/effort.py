@@ -3,4 +3,4 @@
 import os
 
 EFFORT = os.environ.get("POSTWEIR_PROPERTIES", "quick")
-THOROUGH = EFFORT == "thorough"
+THOROUGH = EFFORT in ("thorough", "explore")
