@@ -405,7 +405,8 @@ async def test_a_stall_in_the_engine_costs_one_message(tmp_path):
             judges.ask(ask("bad", body=bad), 10.0),
             *(judges.ask(ask(f"m{i}"), 10.0) for i in range(30)),
         )
-        assert (poison.verdict, poison.reason) == (None, "engine")
+        assert poison.verdict is None
+        assert poison.reason in ("engine", "loading")  # a spare that is not ready yet loads
         assert {a.verdict.verb for a in rest} == {"accept"}
         held = None
         async with asyncio.timeout(60):
