@@ -395,6 +395,25 @@ def test_a_terminal_shows_numbers_to_the_right_and_no_heading_cut(monkeypatch):
             assert lines[2][:end].endswith(number)
 
 
+def test_progress_is_for_who_looks_on(monkeypatch):
+    """Not for a file, not more often than anybody reads; and the line is left empty."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(printing, "PROGRESS_S", 0.0)
+    for screen, shown in ((Terminal(), "\rkills: 3 of 9\x1b[K\r\x1b[K"), (io.StringIO(), "")):
+        with contextlib.redirect_stderr(screen):
+            progress = printing.Progress()
+            progress.of("kills", 3, 9)
+            monkeypatch.setattr(printing, "PROGRESS_S", 60.0)
+            progress.of("kills", 4, 9)
+            progress.end()
+        assert screen.getvalue() == shown
+        monkeypatch.setattr(printing, "PROGRESS_S", 0.0)
+
+
 def test_what_stands_before_the_verb_is_explained(typed):
     """The first thing everybody types wrong."""
     status, out, err = typed("-c", "x.toml", "audit", config=False)

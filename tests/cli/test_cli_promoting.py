@@ -23,7 +23,7 @@ def typed(tmp_path):
 def unchecked(monkeypatch):
     """The check has tests of its own, and takes a third of a second."""
 
-    def read(path):
+    def read(path, progress):
         return Report(checking.parse(path.read_text(), str(path)))
 
     monkeypatch.setattr(checking, "check_file", read)

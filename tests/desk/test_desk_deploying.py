@@ -57,7 +57,7 @@ def asleep(*_):
 def unchecked(monkeypatch):
     """The check has tests of its own, and takes a third of a second."""
 
-    def read(path):
+    def read(path, progress):
         return Report(checking.parse(path.read_text(), str(path)))
 
     monkeypatch.setattr(deploying.checking, "check_file", read)

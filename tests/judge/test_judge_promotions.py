@@ -164,8 +164,9 @@ async def test_what_could_not_be_loaded_is_tried_again(judge, monkeypatch):
     judge.tables.put(A)
     await judge.until(lambda: judge.told["refused"])
     judge.engine.bad.clear()
-
     await judge.runs(A)
+
+    assert (judge.engine.policy, judge.told["refused"]) == (A.policy, "")
 
 
 async def test_one_whose_sets_are_gone_is_refused(judge):

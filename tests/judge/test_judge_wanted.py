@@ -92,4 +92,7 @@ def test_any_message(data, name):
     for body in (b"Subject: " + data, b"Content-Type: text/plain; charset=utf-7\r\n\r\n" + data):
         examined = PANEL.look_now(body)
         one = ask(recipients=(name,), mail_from=name, identity=name)
-        frames.pack([texts(examined, TEXTS), keys(one, examined, KEYS)])
+        read, looked_up = texts(examined, TEXTS), keys(one, examined, KEYS)
+        assert frames.unpack(frames.pack([read, looked_up]), list) == [read, looked_up]
+        assert set(read) <= set(TEXTS)
+        assert set(looked_up) <= set(KEYS)

@@ -32,8 +32,9 @@ def test_a_long_field_is_read_up_to_its_bound():
 
 @given(st.binary(max_size=200))
 def test_any_value(data):
-    """Nothing raises."""
-    words_of(data.decode("latin-1"))
-    words_of("=?" + data.decode("latin-1") + "?=")
-    for charset in ("utf-7", "big5", "iso-2022-jp", "no such"):
-        text_of(data, charset)
+    """Nothing raises, and what is read can be sent on."""
+    written = data.decode("latin-1")
+    charsets = ("utf-7", "big5", "iso-2022-jp", "no such")
+    found = [words_of(written), words_of(f"=?{written}?="), *(text_of(data, c) for c in charsets)]
+
+    assert all(text.encode() is not None and len(text) <= VALUE_CHARS_MAX for text in found)

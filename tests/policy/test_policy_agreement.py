@@ -39,11 +39,7 @@ class Both:
         self.ours = []
         for rule in bundle.rules:
             alone = Rule("r", rule.when, "hold")
-            only = Bundle(
-                (alone,), sets=bundle.sets, patterns=bundle.patterns,
-                throttles=bundle.throttles, limits=bundle.limits,
-            )  # fmt: skip
-            self.ours.append(Engine(only, "p", sets))
+            self.ours.append(Engine(bundle.with_rules((alone,)), "p", sets))
 
     def differ(self, place: int, facts: Facts) -> str:
         """Return how the engines differ about a rule, "" when they agree."""

@@ -48,11 +48,7 @@ def replaced(place: int, *, alone: bool = False, **values: object) -> Bundle:
     fields = {name: getattr(rule, name) for name in rule.__struct_fields__}
     changed = Rule(**{**fields, **values})
     rules = (changed,) if alone else (*RULES[:place], changed, *RULES[place + 1 :])
-    whole = shipped()
-    return Bundle(
-        rules, sets=whole.sets, patterns=whole.patterns, throttles=whole.throttles,
-        limits=whole.limits,
-    )  # fmt: skip
+    return shipped().with_rules(rules)
 
 
 def evaluated(bundle: Bundle, facts: dict) -> Evaluated:

@@ -33,7 +33,9 @@ def new(file: NewFile, _: Config = CONFIG, as_json: Json = False) -> None:
 @policy.command("check")
 def check(file: File, _: Config = CONFIG, as_json: Json = False) -> None:
     """Check a policy: line, rule and what to do."""
-    found = policies.check(file)
+    progress = printing.Progress()
+    found = policies.check(file, progress.of)
+    progress.end()
     if as_json:
         printing.show_json(found)
     elif found.ok:

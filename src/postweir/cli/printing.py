@@ -3,6 +3,7 @@
 import datetime
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +18,42 @@ from postweir.runtime import frames
 CELL_CHARS_MAX = 300  # a remote's reply stays a cell
 POLICY_CHARS = 16  # of a policy's name: pol_ and 12 digits
 FOLD_CHARS_MIN = 24  # the least width of a column that may wrap
+PROGRESS_S = 0.5
 _STYLES = {
     "delivered": "green", "accept": "green", "active": "green", "allowed": "green",
     "queued": "cyan", "deferred": "yellow", "pending": "yellow", "held": "yellow",
     "hold": "yellow", "bounced": "red", "refused": "red", "refuse": "red", "dropped": "red",
     "suspended": "red", "stopped": "red", "revoked": "red", "failed": "red",
 }  # fmt: skip
+
+
+class Progress:
+    """Says how far long work is: one line of standard error, where somebody looks on."""
+
+    def __init__(self) -> None:
+        self._began = self._said = time.monotonic()
+
+    @property
+    def began_s(self) -> float:
+        """How long ago it began."""
+        return time.monotonic() - self._began
+
+    def say(self, text: str) -> None:
+        """Write over what was said before; not more often than anybody reads."""
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - self._said >= PROGRESS_S:
+            self._said = now
+            sys.stderr.write(f"\r{text}\x1b[K")
+            sys.stderr.flush()
+
+    def of(self, about: str, done: int, of: int) -> None:
+        """Say how many of how many; 0: nobody knows of how many."""
+        self.say(f"{about}: {done}{f' of {of}' if of else ''}")
+
+    def end(self) -> None:
+        """Leave an empty line."""
+        if self._said > self._began:
+            sys.stderr.write("\r\x1b[K")
 
 
 def tame(value: object) -> str:

@@ -46,7 +46,12 @@ def deploy(
     config: Config = CONFIG, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Check a policy, and judge by it from now on."""
-    done = wait(context, config, lambda o: deploying.deploy(o, file, reason, dry_run=dry_run))
+    progress = printing.Progress()
+    done = wait(
+        context, config,
+        lambda o: deploying.deploy(o, file, reason, dry_run=dry_run, tell=progress.of),
+    )  # fmt: skip
+    progress.end()
     if as_json:
         printing.show_json(done)
     else:

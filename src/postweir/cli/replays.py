@@ -1,7 +1,5 @@
 """`postweir policy replay` and `postweir policy diff`: what another policy would do."""
 
-import sys
-import time
 from typing import Annotated
 
 import typer
@@ -16,7 +14,6 @@ from postweir.policy.replay import NO_RULE, Diff, Line
 
 ABOVE = 3  # the budget
 EXAMPLES_MAX = 10  # the rest is in --json
-PROGRESS_S = 0.5
 
 Candidate = Annotated[
     str, typer.Argument(metavar="FILE", help="A policy in TOML, or pol_… of one that is kept.")
@@ -83,34 +80,19 @@ def diff(
 
 
 def _replay(context: typer.Context, config: Config, wanted: Wanted) -> Replayed:
-    progress = _Progress()
+    progress = printing.Progress()
+
+    def tell(done: int, share: float) -> None:
+        rate = done / max(progress.began_s, 0.001)
+        progress.say(f"{done} messages, {min(share, 1):.0%}, {rate:.0f} a second")
+
     try:
-        return wait(context, config, lambda office: replaying.replay(office, wanted, progress.tell))
+        return wait(context, config, lambda office: replaying.replay(office, wanted, tell))
     except (Unreadable, OSError) as fault:
         # A script that looks at the status must not take it for a policy that changes too much.
         raise Misused(str(fault)) from None
     finally:
         progress.end()
-
-
-class _Progress:
-    """Says how far it is, on a line of standard error that it writes over."""
-
-    def __init__(self) -> None:
-        self._began = self._said = time.monotonic()
-
-    def tell(self, done: int, share: float) -> None:
-        now = time.monotonic()
-        if not sys.stderr.isatty() or now - self._said < PROGRESS_S:
-            return
-        self._said = now
-        rate = done / (now - self._began)
-        sys.stderr.write(f"\r{done} messages, {min(share, 1):.0%}, {rate:.0f} a second\x1b[K")
-        sys.stderr.flush()
-
-    def end(self) -> None:
-        if self._said > self._began:
-            sys.stderr.write("\r\x1b[K")
 
 
 def _show(found: Replayed) -> None:

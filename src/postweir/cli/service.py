@@ -1,6 +1,5 @@
 """`postweir up`, the processes by name, `check` and `reload`."""
 
-import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -71,11 +70,13 @@ def doctor(
     """
     found = health.sick(config)
     if found is None:
+        progress = printing.Progress()
         found = wait(
             context,
             config,
-            lambda office: health.doctor(office, config, verify=verify, tell=_progress),
+            lambda office: health.doctor(office, config, verify=verify, tell=progress.of),
         )
+        progress.end()
     if as_json:
         printing.show_json(found)
     for one in [] if as_json else found.findings:
@@ -84,13 +85,6 @@ def doctor(
             printing.line(f"         {one.do}")
     if found.status:
         raise typer.Exit(found.status)
-
-
-def _progress(about: str, done: int, of: int) -> None:
-    """Say how far the reading is, where somebody looks on."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{about}: {done}{f' of {of} pages' if of else ' messages'}\x1b[K")
-        sys.stderr.flush()
 
 
 def reload(context: typer.Context, config: Config = CONFIG, as_json: Json = False) -> None:

@@ -9,6 +9,7 @@ from postweir.desk.judges import Health, State
 from postweir.desk.policies import Fault
 from postweir.desk.ports import Missing, Note, Office, Policies
 from postweir.judge import bundles, checking
+from postweir.judge.gates import Progress
 from postweir.judge.ports import Deployment, Loadable
 from postweir.policy import facts
 from postweir.policy.bundle import Bundle
@@ -30,12 +31,14 @@ class Deployed(Struct, frozen=True):
     notices: list[Fault] = []  # what an operator should know, and keeps nothing back
 
 
-async def deploy(office: Office, path: Path, reason: str, *, dry_run: bool) -> Deployed:
+async def deploy(
+    office: Office, path: Path, reason: str, *, dry_run: bool, tell: Progress | None = None
+) -> Deployed:
     """Check a policy, keep it, and have every judge run it. Raises OSError, Misused."""
     reason = names.reason(reason)
     kept = promoted.policies(office)
     before = await promoted.in_force(office)
-    report = await asyncio.to_thread(checking.check_file, path)
+    report = await asyncio.to_thread(checking.check_file, path, progress=tell)
     if report.parsed is None or not report.ok:
         faults = policies.checked(path, report).faults
         return Deployed("", before, dry_run=dry_run, faults=faults)

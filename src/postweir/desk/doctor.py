@@ -287,7 +287,9 @@ def _size(count: int) -> str:
 def _verified(files: Files, one: ShardFile, tell: Callable[[str, int, int], None]) -> Finding:
     about = f"shard {one.shard}"
     try:
-        found = files.verify(one.shard, lambda done, of: tell(about, done, of))
+        found = files.verify(
+            one.shard, lambda done, of: tell(f"{about}, {'pages' if of else 'messages'}", done, of)
+        )
     except OSError as fault:
         return Finding(ERROR, about, f"cannot be read: {fault}", "see the finding before this one")
     looked = f"{found.pages} pages and {found.messages} waiting messages read"

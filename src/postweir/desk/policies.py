@@ -7,6 +7,7 @@ from pathlib import Path
 from postweir.desk.ports import Misused
 from postweir.judge import bundles, checking
 from postweir.judge.checking import Report
+from postweir.judge.gates import Progress
 from postweir.policy import document
 from postweir.policy.bundle import Bundle
 from postweir.policy.dialect import COST_TOTAL_MAX
@@ -101,9 +102,9 @@ def new(path: Path) -> Path:
     return path
 
 
-def check(path: Path) -> Checked:
-    """Check a policy file. Raises OSError."""
-    return checked(path, checking.check_file(path))
+def check(path: Path, tell: Progress | None = None) -> Checked:
+    """Check a policy file; `tell` hears how far it is. Raises OSError."""
+    return checked(path, checking.check_file(path, progress=tell))
 
 
 def checked(path: Path, report: Report) -> Checked:
