@@ -1,6 +1,7 @@
 """How many examples a property gets: few before every commit, the usual hundred in `make test`.
 
-Both take the same ones each time, so that a test fails for what was changed and never by luck.
+Both begin with the same seed each time, so that a test hardly ever fails by luck. (Not never:
+hypothesis also tries constants of the modules that a test process happens to have loaded.)
 `POSTWEIR_PROPERTIES=explore` looks for new ones; what it finds becomes an example in the test.
 """
 

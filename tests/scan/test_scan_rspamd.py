@@ -34,8 +34,16 @@ class Fake:
         self.silent = False
         self.asked: list[bytes] = []
         self.url = ""
+        self.serving: set[asyncio.Task] = set()
 
     async def serve(self, reader, writer) -> None:
+        self.serving.add(asyncio.current_task())
+        try:
+            await self._serve(reader, writer)
+        finally:
+            writer.close()
+
+    async def _serve(self, reader, writer) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         self.asked.append(head + await reader.readexactly(length))
@@ -44,7 +52,6 @@ class Fake:
             await writer.drain()
         else:
             await reader.read()
-        writer.close()
 
 
 def answer(body, *, status="200 OK", length=None):
@@ -67,6 +74,9 @@ async def asked(*, user=False):
     finally:
         await rspamd.close()
         server.close()
+        for task in fake.serving:
+            task.cancel()
+        await asyncio.gather(*fake.serving, return_exceptions=True)
 
 
 async def test_its_answer_is_facts_and_findings():
@@ -119,7 +129,8 @@ async def test_no_client_writes_headers():
     [
         answer(b"not json"), answer([]), answer({}), answer({**REJECT, "score": "much"}),
         answer({**REJECT, "symbols": [1]}), answer({**REJECT, "symbols": {"A": 1}}),
-        answer({**REJECT, "action": 5}), answer(REJECT, status="403 Forbidden"),
+        answer({**REJECT, "symbols": None}), answer({**REJECT, "action": 5}),
+        answer(REJECT, status="403 Forbidden"),
         answer(REJECT, status="302 Found"), answer(b"{}" * ANSWER_BYTES_MAX), answer(b""),
         answer(b'{"score": 1e999, "required_score": 1, "action": "x"}'),
         answer(REJECT, length=100_000), b"junk\r\n\r\n", b"",

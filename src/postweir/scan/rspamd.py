@@ -87,7 +87,9 @@ def seen(said: bytes, version: str) -> Seen:
 
 
 def _symbols(said: Any) -> list[tuple[str, float]]:
-    """Return name and weight of each symbol, the heaviest first."""
+    """Return name and weight of each symbol, the heaviest first. Raises as `seen` expects."""
+    if not isinstance(said, dict):
+        raise TypeError("symbols are no table")
     weighed = [(tame(name), float(one["score"])) for name, one in said.items()]
     return sorted(weighed, key=lambda symbol: (-symbol[1], symbol[0]))
 
